@@ -1,0 +1,26 @@
+//! What the host and a team's supervisor say to each other over vsock: types, frames and limits.
+//!
+//! The supervisor connects to [`CONTROL_PORT`] of the host and sends [`message::Event::Hello`]; the
+//! host answers [`message::Request::Hello`] or closes. Each command's streams are connections of
+//! their own that the supervisor makes to ports which the host named in [`message::Exec`], so vsock
+//! credit is the flow control, and no stream passes through the control connection.
+//!
+//! Both sides treat the other as hostile: every frame is bounded ([`frame`]), every count and length
+//! has a limit ([`limits`]), and a message that breaks one ends the connection.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod limits;
+
+pub mod message;
+
+pub mod frame;
+
+/// Version of everything in this crate; both sides must have the same.
+pub const VERSION: u16 = 1;
+
+/// The host's vsock port of the control connection. Stream ports are above it.
+pub const CONTROL_PORT: u32 = 1;

@@ -1,0 +1,153 @@
+//! The messages themselves.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+/// Host to supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Answer to [`Event::Hello`]: the versions are the same.
+    Hello {
+        /// [`crate::VERSION`] of the host.
+        version: u16,
+    },
+    /// Start a command.
+    Exec(Exec),
+    /// Send a signal to a command's process group (terminal: to its foreground group).
+    Signal {
+        /// Which command.
+        id: u32,
+        /// Signal number, 1 to 64.
+        signal: u8,
+    },
+    /// A command's terminal has a new size.
+    Resize {
+        /// Which command.
+        id: u32,
+        /// The new size.
+        size: WindowSize,
+    },
+    /// Answered at once by [`Event::Pong`]; tells that the supervisor is alive, and how fast.
+    Ping {
+        /// Returned as it is.
+        token: u64,
+    },
+    /// End every command and power the machine off.
+    PowerOff,
+}
+
+/// Supervisor to host. Hostile: the guest may have been taken over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// First message of the connection: the supervisor is ready.
+    Hello {
+        /// [`crate::VERSION`] of the supervisor.
+        version: u16,
+        /// The boot vCPU's time-stamp counter when the supervisor's `main` began.
+        start_tsc: u64,
+        /// The same when this message was about to be sent.
+        ready_tsc: u64,
+    },
+    /// The command runs.
+    Started {
+        /// Which command.
+        id: u32,
+    },
+    /// The command could not be started; its id is free again.
+    Failed {
+        /// Which command.
+        id: u32,
+        /// Why.
+        reason: ExecFailure,
+        /// The system's words for it, for a person; at most [`crate::limits::MAX_DETAIL`] bytes.
+        detail: String,
+    },
+    /// The command ended and everything that it started was killed; its output streams end after
+    /// the last byte that was written.
+    Exited {
+        /// Which command.
+        id: u32,
+        /// How.
+        status: ExitStatus,
+    },
+    /// Answer to [`Request::Ping`].
+    Pong {
+        /// From the request.
+        token: u64,
+    },
+}
+
+/// A command to run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    /// The host's name for the command, not in use.
+    pub id: u32,
+    /// Program and arguments; no NUL. A program without a slash is looked for in `PATH`.
+    pub arguments: Vec<Vec<u8>>,
+    /// The whole environment; no `=` in a name, no NUL.
+    pub environment: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Working directory; absolute.
+    pub directory: Vec<u8>,
+    /// Where its streams go.
+    pub stdio: Stdio,
+    /// Killed after this time, in milliseconds.
+    pub timeout_ms: Option<u64>,
+}
+
+/// Where a command's streams go: ports of the host, each good for one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stdio {
+    /// Three pipes.
+    Streams {
+        /// Read by the command; `None`: `/dev/null`.
+        stdin: Option<u32>,
+        /// Written by the command.
+        stdout: u32,
+        /// Written by the command.
+        stderr: u32,
+    },
+    /// One pseudo-terminal, the command's controlling terminal.
+    Terminal {
+        /// Both directions.
+        port: u32,
+        /// Its first size.
+        size: WindowSize,
+    },
+}
+
+/// A terminal's size in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub columns: u16,
+}
+
+/// Why a command could not be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExecFailure {
+    /// No such program.
+    NotFound,
+    /// It is there but can't be executed.
+    NotExecutable,
+    /// The working directory can't be entered.
+    Directory,
+    /// The request is out of bounds or its id is in use.
+    BadRequest,
+    /// The guest lacks memory, processes or another resource, or a stream could not be connected.
+    Resources,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitStatus {
+    /// It exited by itself.
+    Code(u8),
+    /// A signal ended it.
+    Signal(u8),
+    /// Its time limit ended it.
+    TimedOut,
+}

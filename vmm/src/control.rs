@@ -1,0 +1,167 @@
+//! Messages between the host and the vmm, one per packet on a seqpacket Unix socket.
+//!
+//! Each message is its postcard encoding, at most [`MAX_MESSAGE`] bytes, with the descriptors that
+//! its variant names (`SCM_RIGHTS`) in that order and no others. The first message is
+//! [`Command::Start`] or [`Command::Probe`]; after it the vmm opens nothing.
+//!
+//! Streams: each vsock connection is one Unix stream socket that the host made and handed over. The
+//! vmm moves bytes between it and the guest and never looks at them. End of file travels as a half
+//! close in both directions; a reset closes the descriptor.
+
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Exit;
+use crate::spec::VmSpec;
+
+/// Largest message, in bytes: a start with the longest command line fits four times.
+pub const MAX_MESSAGE: usize = 8 << 10;
+/// Longest [`Exit::detail`] and [`ProbeReport::detail`], in bytes; the vmm cuts longer ones.
+pub const MAX_DETAIL: usize = 4 << 10;
+/// Most descriptors in one message: what [`Command::Start`] carries.
+pub const MAX_DESCRIPTORS: usize = 5;
+/// The descriptor on which the vmm finds its end of the control socket.
+pub const CONTROL_FD: i32 = 3;
+/// The guest's context id on vsock; every machine has its own device, so all can share it.
+pub const GUEST_CID: u64 = 3;
+/// The host's context id on vsock.
+pub const HOST_CID: u64 = 2;
+
+/// Host to vmm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Build and run a machine. Descriptors: `/dev/kvm`; guest memory (a memfd sealed against
+    /// resizing, of exactly the spec's size); kernel (ELF); root (initramfs); serial log (write end,
+    /// only ever written without waiting; what does not fit is dropped and counted).
+    Start(VmSpec),
+    /// Run the probe guest and end. Descriptor: `/dev/kvm`. Answer: [`Event::Probed`].
+    Probe,
+    /// Take every vCPU out of the guest and keep it out. Answer: [`Event::Paused`].
+    Pause,
+    /// Undo [`Command::Pause`]. Answer: [`Event::Resumed`].
+    Resume,
+    /// End the machine. Answer: [`Event::Exited`].
+    Stop,
+    /// Answer: [`Event::Stats`].
+    Stats,
+    /// Connect a stream to a port on which the guest listens. Descriptor: the stream. Answer:
+    /// [`Event::Connected`] or [`Event::Refused`] with the same id.
+    Connect {
+        /// The host's name for the connection, not in use.
+        id: u32,
+        /// The guest's port.
+        port: u32,
+    },
+    /// Let a guest's connection in. Descriptor: the stream.
+    Accept {
+        /// The id of [`Event::Incoming`].
+        id: u32,
+    },
+    /// Refuse a guest's connection; the guest sees a reset.
+    Refuse {
+        /// The id of [`Event::Incoming`].
+        id: u32,
+    },
+}
+
+/// Vmm to host. Hostile after start: the host bounds and checks all of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The machine is built and its vCPUs run; with the time stamps of the stages.
+    Running(StartTimes),
+    /// Answer to [`Command::Probe`].
+    Probed(ProbeReport),
+    /// Every vCPU is out of the guest.
+    Paused,
+    /// Every vCPU runs again.
+    Resumed,
+    /// Answer to [`Command::Stats`].
+    Stats(Stats),
+    /// The guest took the connection.
+    Connected {
+        /// From [`Command::Connect`].
+        id: u32,
+    },
+    /// The guest did not take the connection (nobody listens, or no room); the stream is closed.
+    Refused {
+        /// From [`Command::Connect`].
+        id: u32,
+    },
+    /// The guest connects to a port of the host; answer with [`Command::Accept`] or
+    /// [`Command::Refuse`].
+    Incoming {
+        /// The vmm's name for the connection.
+        id: u32,
+        /// The host's port.
+        port: u32,
+    },
+    /// The machine has ended; the process exits with the same code.
+    Exited(Exit),
+}
+
+/// When each stage of a start was reached: `CLOCK_MONOTONIC`, in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartTimes {
+    /// `main` was entered.
+    pub process_ns: u64,
+    /// The start message was read.
+    pub command_ns: u64,
+    /// VM, memory, interrupt controller and vCPUs exist.
+    pub kvm_ns: u64,
+    /// Kernel, root and boot tables lie in guest memory.
+    pub loaded_ns: u64,
+    /// The first `KVM_RUN` of the boot vCPU was about to be made.
+    pub entry_ns: u64,
+    /// The boot vCPU's time-stamp counter at [`Self::entry_ns`].
+    pub entry_tsc: u64,
+    /// The rate of that counter, in kHz.
+    pub tsc_khz: u32,
+}
+
+/// What the probe guest showed of this host's KVM.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReport {
+    /// Whether a Linux guest can run here.
+    pub verdict: ProbeVerdict,
+    /// How long the probe guest took, in microseconds, with building its VM.
+    pub duration_us: u64,
+    /// What was seen, for a person.
+    pub detail: String,
+}
+
+/// Can this KVM run a Linux guest?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProbeVerdict {
+    /// The guest code ran on the processor as it should.
+    Hardware,
+    /// Guest ring 0 is interpreted, and the interpreter can't do all that a kernel needs.
+    Interpreted,
+    /// The probe could not be run to an end.
+    Broken,
+}
+
+/// Counters of a running machine. Cumulative since the start unless said otherwise.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Exits to the vmm, all vCPUs.
+    pub exits: u64,
+    /// Of those: reads and writes of device registers.
+    pub mmio_exits: u64,
+    /// Of those: port reads and writes.
+    pub port_exits: u64,
+    /// Device register accesses that no correct driver makes; each was ignored.
+    pub rejected_accesses: u64,
+    /// Open vsock connections, now.
+    pub connections: u32,
+    /// Bytes that the guest sent on vsock.
+    pub vsock_from_guest_bytes: u64,
+    /// Bytes that the guest was sent on vsock.
+    pub vsock_to_guest_bytes: u64,
+    /// Vsock packets from the guest that were dropped or answered with a reset.
+    pub vsock_rejected: u64,
+    /// Bytes of entropy that the guest drew.
+    pub entropy_bytes: u64,
+    /// Bytes of the serial log that were dropped by its rate limit or a full pipe.
+    pub serial_dropped_bytes: u64,
+    /// Resident memory of the vmm beside guest memory, in bytes, now.
+    pub own_memory_bytes: u64,
+}

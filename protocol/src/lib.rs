@@ -6,7 +6,7 @@
 //! credit is the flow control, and no stream passes through the control connection.
 //!
 //! Both sides treat the other as hostile: every frame is bounded ([`frame`]), every count and length
-//! has a limit ([`limits`]), and a message that breaks one ends the connection.
+//! has a limit ([`limits`]) that the receiver checks ([`check`]), and what breaks one ends the connection.
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -16,6 +16,8 @@ extern crate alloc;
 pub mod limits;
 
 pub mod message;
+
+pub mod check;
 
 pub mod frame;
 

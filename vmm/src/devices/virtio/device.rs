@@ -1,0 +1,60 @@
+//! What a virtio device is to its transport: facts, start, stop, and work in between.
+
+use std::os::fd::RawFd;
+
+use super::fault::Fault;
+use super::queue::Queue;
+
+/// What never changes about a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The device id (VIRTIO 1.2, section 5).
+    pub id: u32,
+    /// The feature bits that are offered beside the transport's own.
+    pub features: u64,
+    /// One entry a queue: its largest size, a power of two.
+    pub queue_sizes: &'static [u16],
+    /// The device configuration space. Read-only.
+    pub config: Vec<u8>,
+}
+
+/// Why a device is given work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The driver notified this queue, or the device asked to come back to it.
+    Queue(usize),
+    /// This one of [`Device::sources`] became readable. Also comes while the device is stopped.
+    Source(usize),
+}
+
+/// What a piece of work leaves for the transport to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Turn {
+    /// The driver wants an interrupt for used buffers.
+    pub interrupt: bool,
+    /// The budget ended before the work did: come back with this queue as the cause.
+    pub again: Option<usize>,
+}
+
+/// A device behind a [`super::Transport`].
+///
+/// All calls come one at a time under the transport's lock: `work` from the event loop, `start`
+/// and `stop` also from vCPU threads. None may block or take longer than its budget.
+pub trait Device {
+    /// What never changes. Asked once.
+    fn facts(&self) -> Facts;
+    /// Descriptors of the device's own that make work when readable. Asked once; the device keeps
+    /// them open.
+    fn sources(&self) -> Vec<RawFd>;
+    /// The driver is ready: here is a validated queue for each of [`Facts::queue_sizes`].
+    fn start(&mut self, queues: Vec<Queue>);
+    /// The driver is gone: ends all work in flight and gives the queues back. Does nothing when
+    /// stopped; a transport calls it on every reset.
+    fn stop(&mut self) -> Vec<Queue>;
+    /// Bounded work. Consumes the readiness of a source.
+    ///
+    /// # Errors
+    /// Whose fault it is that the device can't go on.
+    fn work(&mut self, cause: Cause) -> Result<Turn, Fault>;
+}

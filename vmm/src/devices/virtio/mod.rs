@@ -1,0 +1,40 @@
+//! Virtio devices behind virtio-mmio registers (VIRTIO 1.2, modern only).
+//!
+//! [`transport`] owns what every device has in common: status, features, queue registers,
+//! interrupts. A [`device::Device`] says its facts, gets validated queues when the driver is ready
+//! and gives them back when it is not. Everything that is read from the guest is copied once,
+//! checked, then used; what a driver may not do is ignored and counted, or breaks the one device
+//! until the driver resets it.
+
+pub mod transport;
+
+pub mod registers;
+
+pub mod offset;
+
+pub mod device;
+
+pub mod queue_config;
+
+pub mod queue;
+
+pub mod fault;
+
+pub mod rng;
+
+pub mod rate;
+
+pub mod sys;
+
+pub use device::Device;
+pub use fault::Fault;
+pub use rng::Rng;
+pub use transport::Transport;
+
+/// A device's register page as the bus sees it: any offset, any width, from any vCPU thread.
+pub trait MmioDevice {
+    /// A read; fills all of `data`.
+    fn read(&mut self, offset: u64, data: &mut [u8]);
+    /// A write.
+    fn write(&mut self, offset: u64, data: &[u8]);
+}

@@ -1,0 +1,277 @@
+//! A split virtqueue of which every index and descriptor is checked before use.
+//!
+//! The ring arithmetic is the virtio-queue crate's. Added here is a walk that reports a bad chain as
+//! the guest's fault instead of cutting it short. A chain's
+//! descriptors are copied once; later changes by the guest have no effect on it. A [`Chain`] can't
+//! be copied, so it is completed at most once.
+
+use std::mem;
+use std::sync::atomic::{Ordering, fence};
+
+use virtio_bindings::bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_INDIRECT};
+use virtio_queue::desc::split::Descriptor;
+use virtio_queue::{QueueOwnedT, QueueT};
+use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, VolatileSlice};
+
+use super::fault::QueueFault;
+
+/// Most bytes in one chain: far above what any driver of a device here posts (64 KiB and a header),
+/// and far below the 2^32 at which sums of descriptor lengths wrap (VIRTIO 1.2, 2.7.5.2).
+pub const MAX_CHAIN_BYTES: u32 = 4 << 20;
+
+/// Bytes of one descriptor.
+const DESCRIPTOR_SIZE: u64 = size_of::<Descriptor>() as u64;
+
+/// A checked piece of guest memory: lies wholly in RAM, is not empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    address: GuestAddress,
+    length: u32,
+}
+
+impl Segment {
+    fn end(&self) -> u64 {
+        self.address.raw_value().saturating_add(u64::from(self.length))
+    }
+}
+
+/// A checked descriptor chain that the device holds until it completes it.
+#[derive(Debug)]
+#[must_use]
+pub struct Chain {
+    head: u16,
+    segments: Vec<Segment>,
+    /// How many of the segments, from the front, are device-readable.
+    readable: usize,
+}
+
+impl Chain {
+    /// What the device may read.
+    #[must_use]
+    pub fn readable(&self) -> &[Segment] {
+        self.segments.get(..self.readable).unwrap_or_default()
+    }
+
+    /// What the device may write.
+    #[must_use]
+    pub fn writable(&self) -> &[Segment] {
+        self.segments.get(self.readable..).unwrap_or_default()
+    }
+
+    /// Bytes of these segments together; at most [`MAX_CHAIN_BYTES`].
+    #[must_use]
+    pub fn bytes(segments: &[Segment]) -> usize {
+        segments.iter().map(|segment| segment.length as usize).sum()
+    }
+}
+
+/// A running queue: immutable configuration, checked chains.
+#[derive(Debug)]
+pub struct Queue {
+    ring: virtio_queue::Queue,
+    memory: GuestMemoryMmap,
+    /// The last completed chain's storage, for the next one.
+    spare: Vec<Segment>,
+    used_unseen: bool,
+}
+
+impl Queue {
+    /// A queue on a ring that [`super::queue_config::QueueConfig::validate`] checked.
+    pub(super) fn new(ring: virtio_queue::Queue, memory: GuestMemoryMmap) -> Self {
+        Self { ring, memory, spare: Vec::new(), used_unseen: false }
+    }
+
+    /// The guest memory in which the queue lies.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
+    /// Takes the next chain that the driver made available.
+    ///
+    /// # Errors
+    /// The driver's fault; the queue must not be used after it.
+    pub fn pop(&mut self) -> Result<Option<Chain>, QueueFault> {
+        let memory = &self.memory;
+        let mut available = self.ring.iter(memory).map_err(|_| QueueFault::AvailableIndex)?;
+        let Some(head) = available.next().map(|chain| chain.head_index()) else {
+            return Ok(None);
+        };
+        let mut segments = mem::take(&mut self.spare);
+        segments.clear();
+        let readable = self.walk(head, &mut segments)?;
+        Ok(Some(Chain { head, segments, readable }))
+    }
+
+    /// Puts the chain back that was popped last, as if it had not been popped.
+    pub fn unpop(&mut self, chain: Chain) {
+        self.spare = chain.segments;
+        self.ring.go_to_previous_position();
+    }
+
+    /// Completes a chain of which the device wrote the first `written` bytes.
+    ///
+    /// # Errors
+    /// The driver's fault; the queue must not be used after it.
+    pub fn push(&mut self, chain: Chain, written: u32) -> Result<(), QueueFault> {
+        let index = chain.head;
+        self.spare = chain.segments;
+        self.used_unseen = true;
+        self.ring
+            .add_used(&self.memory, index, written)
+            .map_err(|_| QueueFault::DescriptorIndex { index })
+    }
+
+    /// Whether the driver wants an interrupt for what was completed since the last call.
+    ///
+    /// # Errors
+    /// The rings could not be read: never with a validated queue.
+    pub fn wants_interrupt(&mut self) -> Result<bool, QueueFault> {
+        if !mem::take(&mut self.used_unseen) {
+            return Ok(false);
+        }
+        if self.ring.event_idx_enabled() {
+            return self.ring.needs_notification(&self.memory).map_err(|_| self.ring_fault());
+        }
+        // The used index must be visible before the flag is read: the driver clears the flag and
+        // then looks at the index (VIRTIO 1.2, 2.7.7.2).
+        fence(Ordering::SeqCst);
+        let flags = GuestAddress(self.ring.avail_ring());
+        let flags: u16 =
+            self.memory.load(flags, Ordering::Relaxed).map_err(|_| self.ring_fault())?;
+        Ok(u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    }
+
+    /// Asks the driver not to notify: the device looks at the queue anyway.
+    ///
+    /// # Errors
+    /// The rings could not be written: never with a validated queue.
+    pub fn mute(&mut self) -> Result<(), QueueFault> {
+        self.ring.disable_notification(&self.memory).map_err(|_| self.ring_fault())
+    }
+
+    /// Asks the driver to notify from now on. `true`: chains came in the meantime and will not be
+    /// notified; look again.
+    ///
+    /// # Errors
+    /// The rings could not be accessed: never with a validated queue.
+    pub fn unmute(&mut self) -> Result<bool, QueueFault> {
+        self.ring.enable_notification(&self.memory).map_err(|_| self.ring_fault())
+    }
+
+    /// Up to `limit` bytes of these segments after the first `skip`, as guest memory.
+    ///
+    /// # Errors
+    /// A segment is not in memory: never with a segment of this queue.
+    pub fn slices(
+        &self,
+        segments: &[Segment],
+        skip: usize,
+        limit: usize,
+    ) -> Result<Vec<VolatileSlice<'_>>, QueueFault> {
+        let mut slices = Vec::with_capacity(segments.len());
+        let (mut skip, mut limit) = (skip, limit);
+        for Segment { address, length } in segments {
+            for slice in self.memory.get_slices(*address, *length as usize) {
+                let fault = || QueueFault::NotInMemory { address: address.0, length: *length };
+                let slice = slice.map_err(|_| fault())?;
+                let start = skip.min(slice.len());
+                let length = limit.min(slice.len() - start);
+                (skip, limit) = (skip - start, limit - length);
+                if length > 0 {
+                    slices.push(slice.subslice(start, length).map_err(|_| fault())?);
+                }
+            }
+        }
+        Ok(slices)
+    }
+
+    /// Checks the chain at `head` and copies its descriptors. Returns how many are readable.
+    fn walk(&self, head: u16, segments: &mut Vec<Segment>) -> Result<usize, QueueFault> {
+        let size = self.ring.size();
+        let mut readable = 0;
+        let mut bytes = 0;
+        let mut index = head;
+        loop {
+            // A chain has each descriptor of the table at most once (VIRTIO 1.2, 2.7.5.2).
+            if segments.len() >= usize::from(size) {
+                return Err(QueueFault::Loop);
+            }
+            let descriptor = self.descriptor(index)?;
+            let segment = self.segment(&descriptor)?;
+            bytes += segment.length;
+            if bytes > MAX_CHAIN_BYTES {
+                return Err(QueueFault::ChainBytes);
+            }
+            if !descriptor.is_write_only() {
+                // Readable ones come first (VIRTIO 1.2, 2.7.4.2).
+                if readable != segments.len() {
+                    return Err(QueueFault::Direction);
+                }
+                readable += 1;
+            }
+            segments.push(segment);
+            if !descriptor.has_next() {
+                break;
+            }
+            index = descriptor.next();
+        }
+        let (read_only, writable) = segments.split_at(readable);
+        if overlap(read_only, writable) { Err(QueueFault::Overlap) } else { Ok(readable) }
+    }
+
+    fn descriptor(&self, index: u16) -> Result<Descriptor, QueueFault> {
+        let fault = QueueFault::DescriptorIndex { index };
+        if index >= self.ring.size() {
+            return Err(fault);
+        }
+        let table = GuestAddress(self.ring.desc_table());
+        let address = table.checked_add(DESCRIPTOR_SIZE * u64::from(index)).ok_or(fault)?;
+        self.memory.read_obj(address).map_err(|_| fault)
+    }
+
+    fn segment(&self, descriptor: &Descriptor) -> Result<Segment, QueueFault> {
+        let (address, length) = (descriptor.addr(), descriptor.len());
+        if u32::from(descriptor.flags()) & VRING_DESC_F_INDIRECT != 0 {
+            return Err(QueueFault::Indirect);
+        }
+        if length == 0 {
+            return Err(QueueFault::ZeroLength);
+        }
+        // Before the range check: it walks memory regions by length.
+        if length > MAX_CHAIN_BYTES {
+            return Err(QueueFault::ChainBytes);
+        }
+        if !self.memory.check_range(address, length as usize) {
+            return Err(QueueFault::NotInMemory { address: address.0, length });
+        }
+        Ok(Segment { address, length })
+    }
+
+    fn ring_fault(&self) -> QueueFault {
+        QueueFault::Area { address: self.ring.used_ring() }
+    }
+}
+
+/// Whether memory that is to be written is named twice. Memory that is only read may be: a sender
+/// can send one page twice in a packet.
+fn overlap(readable: &[Segment], writable: &[Segment]) -> bool {
+    if writable.is_empty() || readable.len() + writable.len() == 1 {
+        return false;
+    }
+    let mut sorted = writable.to_vec();
+    sorted.sort_unstable_by_key(|segment| segment.address);
+    let among = sorted.iter().zip(sorted.iter().skip(1)).any(|(a, b)| a.end() > b.address.0);
+    // The written ones are disjoint and sorted, so only the last that starts before the end of a
+    // readable one can reach into it.
+    among
+        || readable.iter().any(|segment| {
+            let before = sorted.partition_point(|written| written.address.0 < segment.end());
+            let last = before.checked_sub(1).and_then(|index| sorted.get(index));
+            last.is_some_and(|written| written.end() > segment.address.0)
+        })
+}
+
+#[cfg(test)]
+#[path = "queue_test.rs"]
+mod tests;

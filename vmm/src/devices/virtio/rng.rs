@@ -1,0 +1,149 @@
+//! The entropy device (VIRTIO 1.2, section 5.4): the host kernel's random bytes, at a bounded rate.
+
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::{Duration, Instant};
+
+use vm_memory::VolatileSlice;
+use vmm_sys_util::timerfd::TimerFd;
+
+use super::device::{Cause, Device, Facts, Turn};
+use super::fault::{Fault, QueueFault};
+use super::queue::{Chain, Queue};
+use super::rate::TokenBucket;
+use super::sys;
+
+/// The entropy device's id.
+const DEVICE_ID: u32 = 4;
+/// Drivers have one request in flight.
+const QUEUE_SIZES: &[u16] = &[8];
+/// Most bytes for one request: bounds the time of one answer. The rest of a larger buffer stays
+/// unused, which the device may do (5.4.6.1).
+const MAX_REQUEST_BYTES: usize = 64 << 10;
+/// Steady rate: far above what a kernel's pool needs, and a fraction of a percent of a host CPU.
+const BYTES_PER_SECOND: u64 = 1 << 20;
+/// What can be had at once: a few full requests.
+const BURST_BYTES: u64 = 256 << 10;
+/// Least time to wait when the rate is used up, so that each wake-up yields something.
+const MIN_WAIT: Duration = Duration::from_millis(4);
+/// Requests in one turn: at most the burst's worth of work, then others have theirs.
+const REQUESTS_PER_TURN: usize = 16;
+
+/// The entropy device.
+#[derive(Debug)]
+pub struct Rng {
+    queue: Option<Queue>,
+    bucket: TokenBucket,
+    refilled: TimerFd,
+    served_bytes: u64,
+}
+
+impl Rng {
+    /// A stopped device.
+    ///
+    /// # Errors
+    /// No timer could be made.
+    pub fn new() -> io::Result<Self> {
+        let bucket = TokenBucket::new(BURST_BYTES, BYTES_PER_SECOND, Instant::now());
+        Ok(Self { queue: None, bucket, refilled: TimerFd::new()?, served_bytes: 0 })
+    }
+
+    /// Bytes that the guest drew.
+    #[must_use]
+    pub fn served_bytes(&self) -> u64 {
+        self.served_bytes
+    }
+
+    /// Answers requests until there are none, the rate is used up, or the turn is over.
+    fn serve(&mut self, queue: &mut Queue) -> Result<Turn, Fault> {
+        let mut again = None;
+        let mut left = REQUESTS_PER_TURN;
+        queue.mute()?;
+        loop {
+            let Some(chain) = queue.pop()? else {
+                if queue.unmute()? {
+                    continue;
+                }
+                break;
+            };
+            if left == 0 {
+                queue.unpop(chain);
+                again = Some(0);
+                break;
+            }
+            left -= 1;
+            let wanted = request_bytes(&chain)?;
+            let granted = self.bucket.take(wanted as u64, Instant::now());
+            let granted = usize::try_from(granted).unwrap_or(0);
+            if granted == 0 {
+                queue.unpop(chain);
+                let wait = self.bucket.time_until(wanted as u64).max(MIN_WAIT);
+                self.refilled.reset(wait, None).map_err(io::Error::from)?;
+                break;
+            }
+            for slice in queue.slices(chain.writable(), 0, granted)? {
+                fill(&slice)?;
+            }
+            self.served_bytes = self.served_bytes.saturating_add(granted as u64);
+            queue.push(chain, u32::try_from(granted).unwrap_or(0))?;
+        }
+        Ok(Turn { interrupt: queue.wants_interrupt()?, again })
+    }
+}
+
+impl Device for Rng {
+    fn facts(&self) -> Facts {
+        Facts { id: DEVICE_ID, features: 0, queue_sizes: QUEUE_SIZES, config: Vec::new() }
+    }
+
+    fn sources(&self) -> Vec<RawFd> {
+        vec![self.refilled.as_raw_fd()]
+    }
+
+    fn start(&mut self, queues: Vec<Queue>) {
+        self.queue = queues.into_iter().next();
+    }
+
+    fn stop(&mut self) -> Vec<Queue> {
+        self.queue.take().into_iter().collect()
+    }
+
+    fn work(&mut self, cause: Cause) -> Result<Turn, Fault> {
+        if let Cause::Source(_) = cause {
+            // Disarming also takes the readiness away.
+            self.refilled.clear().map_err(io::Error::from)?;
+        }
+        let Some(mut queue) = self.queue.take() else { return Ok(Turn::default()) };
+        let turn = self.serve(&mut queue);
+        self.queue = Some(queue);
+        turn
+    }
+}
+
+/// How much of the chain to fill.
+fn request_bytes(chain: &Chain) -> Result<usize, QueueFault> {
+    // The driver MUST NOT post readable buffers (5.4.6.1).
+    if !chain.readable().is_empty() {
+        return Err(QueueFault::Direction);
+    }
+    Ok(Chain::bytes(chain.writable()).min(MAX_REQUEST_BYTES))
+}
+
+/// Fills guest memory with random bytes by way of a buffer that the guest can't see.
+fn fill(slice: &VolatileSlice<'_>) -> Result<(), Fault> {
+    let mut random = [0_u8; 4096];
+    let mut done = 0;
+    while done < slice.len() {
+        let rest = slice.offset(done).map_err(io::Error::other)?;
+        let length = rest.len().min(random.len());
+        let (part, _) = random.split_at_mut(length);
+        sys::fill_random(part)?;
+        rest.copy_from(part);
+        done += length;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "rng_test.rs"]
+mod tests;

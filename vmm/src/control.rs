@@ -162,6 +162,4 @@ pub struct Stats {
     pub entropy_bytes: u64,
     /// Bytes of the serial log that were dropped by its rate limit or a full pipe.
     pub serial_dropped_bytes: u64,
-    /// Resident memory of the vmm beside guest memory, in bytes, now.
-    pub own_memory_bytes: u64,
 }

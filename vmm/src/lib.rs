@@ -7,3 +7,31 @@ pub mod spec;
 pub mod control;
 
 pub mod exit;
+
+pub mod control_socket;
+
+pub mod machine;
+
+pub mod event_loop;
+
+pub mod vcpu;
+
+pub mod bus;
+
+pub mod kernel;
+
+pub mod probe;
+
+pub mod toy;
+
+pub mod devices;
+
+pub mod kvm;
+
+pub mod memory;
+
+pub mod x86_64;
+
+pub mod seccomp;
+
+pub mod sys;

@@ -1,2 +1,99 @@
-//! Placeholder.
-fn main() {}
+//! `cloister-vmm`: owns one virtual machine. Started by `cloister` with a control socket as
+//! descriptor 3, which brings everything else.
+
+use std::process::ExitCode as ProcessExit;
+
+use cloister_vmm::control::{CONTROL_FD, Command, Event, StartTimes};
+use cloister_vmm::control_socket::{self, ControlError, ControlSocket};
+use cloister_vmm::exit::{Exit, ExitCode};
+use cloister_vmm::machine::{self, Descriptors};
+use cloister_vmm::{event_loop, probe, seccomp, sys};
+
+fn main() -> ProcessExit {
+    let mut times = StartTimes { process_ns: sys::monotonic_ns(), ..StartTimes::default() };
+    if let Some(argument) = std::env::args().nth(1) {
+        return answer(&argument);
+    }
+    let (control, command, descriptors) = match first_message() {
+        Ok(first) => first,
+        Err(error) => {
+            complain(&error);
+            return ExitCode::Spec.into();
+        }
+    };
+    times.command_ns = sys::monotonic_ns();
+    let exit = match (command, descriptors) {
+        (Command::Start(spec), descriptors) => {
+            let Some(descriptors) = Descriptors::from_message(descriptors) else {
+                return ExitCode::Spec.into();
+            };
+            match machine::build(spec, descriptors, times) {
+                Ok(machine) => match event_loop::run(machine, control, seccomp::confine_loop) {
+                    Ok(exit) => return exit.code.into(),
+                    Err(error) => {
+                        complain(&error);
+                        return ExitCode::Host.into();
+                    }
+                },
+                Err(error) => Exit { code: error.code(), detail: chain(&error) },
+            }
+        }
+        (Command::Probe, mut descriptors) => {
+            let report = descriptors.pop().map(probe::run);
+            let sent = report.map(|report| control.send(&Event::Probed(report)));
+            return if matches!(sent, Some(Ok(()))) { ExitCode::Stopped } else { ExitCode::Host }
+                .into();
+        }
+        (other, _) => {
+            let error = ControlError::Unexpected { message: control_socket::name(&other) };
+            Exit { code: ExitCode::Spec, detail: chain(&error) }
+        }
+    };
+    control.send_exit(&exit);
+    exit.code.into()
+}
+
+type First = (ControlSocket, Command, Vec<std::os::fd::OwnedFd>);
+
+fn first_message() -> Result<First, ControlError> {
+    let control = ControlSocket::inherit(CONTROL_FD)?;
+    let (command, descriptors) = control.receive()?;
+    Ok((control, command, descriptors))
+}
+
+/// There is nothing to configure by hand; a person who tries is told so.
+fn answer(argument: &str) -> ProcessExit {
+    let version = env!("CARGO_PKG_VERSION");
+    let text = format!("cloister-vmm {version}: started by `cloister`, takes no arguments");
+    match argument {
+        "--help" | "-h" | "--version" | "-V" => {
+            write_line(std::io::stdout(), &text);
+            ExitCode::Stopped.into()
+        }
+        _ => {
+            write_line(std::io::stderr(), &text);
+            ExitCode::Spec.into()
+        }
+    }
+}
+
+fn complain(error: &dyn std::error::Error) {
+    write_line(std::io::stderr(), &format!("cloister-vmm: {}", chain(error)));
+}
+
+fn write_line(mut out: impl std::io::Write, text: &str) {
+    // A closed stream is no reason to fail: the exit status says the same.
+    writeln!(out, "{text}").ok();
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

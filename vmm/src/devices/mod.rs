@@ -1,0 +1,7 @@
+//! Devices that the guest sees, one file each.
+
+pub mod serial;
+
+pub mod power;
+
+pub mod virtio;

@@ -1,0 +1,159 @@
+//! Guest memory: the host's memfd mapped between guard pages, below and above the MMIO gap.
+//!
+//! The mappings live until the process ends; nothing here is ever unmapped, so a guest address that
+//! was checked once stays good.
+#![expect(unsafe_code, reason = "mmap of guest memory between guard pages")]
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+
+use vm_memory::mmap::MmapRegionError;
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+
+use crate::x86_64::layout::{self, RamRange};
+
+/// Bytes on each side of a mapping that fault when touched: one page stops a linear overrun.
+const GUARD_BYTES: usize = 4096;
+
+/// Why guest memory could not be mapped.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The descriptor is not a memory file sealed against resizing.
+    #[error("guest memory descriptor: must be a memfd sealed against shrinking and growing")]
+    NotSealed,
+    /// The descriptor has another size than the spec.
+    #[error("guest memory descriptor: holds {got} bytes, the spec says {want}")]
+    Size {
+        /// Bytes of the file.
+        got: u64,
+        /// Bytes of the spec.
+        want: u64,
+    },
+    /// A system call failed.
+    #[error("mapping guest memory: {step}")]
+    System {
+        /// Which one.
+        step: &'static str,
+        /// Its error.
+        #[source]
+        source: std::io::Error,
+    },
+    /// vm-memory refused a region.
+    #[error("guest memory region")]
+    Region(#[source] MmapRegionError),
+    /// The regions don't make up an address space.
+    #[error("guest memory map")]
+    Map(#[source] vm_memory::GuestRegionCollectionError),
+}
+
+/// Maps `file` as the guest's memory of `size` bytes.
+///
+/// # Errors
+/// The descriptor is not what the contract of [`crate::control::Command::Start`] says, or mapping
+/// fails.
+pub fn map(file: &File, size: u64) -> Result<GuestMemoryMmap, MemoryError> {
+    check_descriptor(file, size)?;
+    let mut regions = Vec::with_capacity(2);
+    let mut offset = 0;
+    for RamRange { start, bytes } in layout::ram_ranges(size) {
+        let length =
+            usize::try_from(bytes).map_err(|_| MemoryError::Size { got: bytes, want: size })?;
+        let region = map_range(file, offset, length)?;
+        offset += bytes;
+        let region = GuestRegionMmap::new(region, GuestAddress(start))
+            .ok_or(MemoryError::Size { got: bytes, want: size })?;
+        regions.push(region);
+    }
+    GuestMemoryMmap::from_regions(regions).map_err(MemoryError::Map)
+}
+
+fn check_descriptor(file: &File, want: u64) -> Result<(), MemoryError> {
+    // SAFETY: F_GET_SEALS takes no argument and only reads the descriptor's state.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    let needed = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;
+    if seals < 0 || seals & needed != needed {
+        return Err(MemoryError::NotSealed);
+    }
+    let got =
+        file.metadata().map_err(|source| MemoryError::System { step: "fstat", source })?.len();
+    if got == want { Ok(()) } else { Err(MemoryError::Size { got, want }) }
+}
+
+/// Maps `bytes` of `file` from `offset` with a guard on both sides.
+fn map_range(file: &File, offset: u64, bytes: usize) -> Result<MmapRegion, MemoryError> {
+    let system = |step| move |source| MemoryError::System { step, source };
+    let reserved = reserve(bytes + 2 * GUARD_BYTES).map_err(system("reserving address space"))?;
+    let start = reserved.wrapping_add(GUARD_BYTES);
+    let offset = libc::off_t::try_from(offset)
+        .map_err(|_| MemoryError::Size { got: offset, want: offset })?;
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    // SAFETY: the range lies inside the reservation made above, which nothing else uses, so
+    // replacing its pages can't touch another mapping.
+    let mapped = unsafe { libc::mmap(start.cast(), bytes, prot, flags, file.as_raw_fd(), offset) };
+    if mapped == libc::MAP_FAILED {
+        return Err(system("mmap of the memory file")(std::io::Error::last_os_error()));
+    }
+    // Guest memory is the guest's own business: it has no place in a core dump of the vmm.
+    // SAFETY: the range was mapped just above; this advice changes no content.
+    let advised = unsafe { libc::madvise(mapped, bytes, libc::MADV_DONTDUMP) };
+    if advised != 0 {
+        return Err(system("madvise")(std::io::Error::last_os_error()));
+    }
+    // SAFETY: `mapped` is a live mapping of exactly `bytes` with these flags, never unmapped.
+    unsafe { MmapRegion::build_raw(mapped.cast(), bytes, prot, flags) }.map_err(MemoryError::Region)
+}
+
+/// Address space without memory behind it.
+fn reserve(bytes: usize) -> std::io::Result<*mut u8> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a fresh anonymous mapping at an address that the kernel chooses touches nothing.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };
+    if start == libc::MAP_FAILED { Err(std::io::Error::last_os_error()) } else { Ok(start.cast()) }
+}
+
+/// A sealed memory file for tests: what the host makes for a real start.
+#[cfg(test)]
+pub(crate) fn sealed_file(bytes: u64) -> File {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the name is a C string; the call returns a new descriptor.
+    let fd = unsafe {
+        libc::memfd_create(c"guest".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)
+    };
+    assert!(fd >= 0);
+    // SAFETY: `fd` is new and owned by nothing else.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(bytes).unwrap();
+    // SAFETY: adds seals to a descriptor of our own.
+    let sealed =
+        unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW) };
+    assert_eq!(sealed, 0);
+    file
+}
+
+#[cfg(test)]
+mod tests {
+    use vm_memory::{Bytes, GuestMemory, GuestMemoryRegion};
+
+    use super::*;
+
+    #[test]
+    fn memory_lies_on_both_sides_of_the_gap() {
+        let size = layout::MMIO_GAP_START + (64 << 20);
+        let memory = map(&sealed_file(size), size).unwrap();
+        assert_eq!(memory.num_regions(), 2);
+        assert_eq!(memory.iter().map(GuestMemoryRegion::len).sum::<u64>(), size);
+        memory.write_obj(7u64, GuestAddress(layout::MMIO_GAP_END)).unwrap();
+        assert_eq!(memory.read_obj::<u64>(GuestAddress(layout::MMIO_GAP_END)).unwrap(), 7);
+        assert!(memory.write_obj(7u64, GuestAddress(layout::MMIO_GAP_START)).is_err());
+        assert!(memory.write_obj(7u64, GuestAddress(layout::MMIO_GAP_START - 4)).is_err());
+    }
+
+    #[test]
+    fn an_unsealed_or_wrongly_sized_file_is_refused() {
+        let plain = File::open("/dev/zero").unwrap();
+        assert!(matches!(map(&plain, 1 << 20), Err(MemoryError::NotSealed)));
+        let small = sealed_file(1 << 20);
+        assert!(matches!(map(&small, 2 << 20), Err(MemoryError::Size { .. })));
+    }
+}

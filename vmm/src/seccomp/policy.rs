@@ -33,6 +33,11 @@ const KVM_RUN: u64 = 0xae80;
 const KVM_GET_MP_STATE: u64 = 0x8004_ae98;
 const KVM_GET_REGS: u64 = 0x8090_ae81;
 
+/// `fcntl`'s commands as the filter compares them.
+const F_GETFD: u64 = libc::F_GETFD.unsigned_abs() as u64;
+const F_GETFL: u64 = libc::F_GETFL.unsigned_abs() as u64;
+const F_SETFL: u64 = libc::F_SETFL.unsigned_abs() as u64;
+
 const fn line(call: i64, threads: &'static [Thread], reason: &'static str) -> Line {
     Line { call, threads, conditions: None, reason }
 }
@@ -78,7 +83,9 @@ pub(super) const TABLE: &[Line] = &[
     line(libc::SYS_writev, LOOP, "vsock streams: gathered from guest buffers"),
     line(libc::SYS_shutdown, LOOP, "half-closes a vsock stream"),
     line(libc::SYS_close, BOTH, "a stream's end"),
-    line(libc::SYS_fcntl, LOOP, "makes a received stream non-blocking"),
+    if_arguments(libc::SYS_fcntl, LOOP, || argument_is(1, F_GETFL), "received streams' flags"),
+    if_arguments(libc::SYS_fcntl, LOOP, || argument_is(1, F_SETFL), "makes them non-blocking"),
+    if_arguments(libc::SYS_fcntl, BOTH, || argument_is(1, F_GETFD), "close, in debug builds"),
     line(libc::SYS_timerfd_settime, LOOP, "time limits of connections, entropy rate"),
     line(libc::SYS_getrandom, LOOP, "the guest's entropy; hash seeds"),
     line(libc::SYS_futex, BOTH, "locks and the vCPU threads' orders"),

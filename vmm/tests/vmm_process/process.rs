@@ -1,0 +1,178 @@
+//! The vmm process and the host's end of its control socket.
+#![expect(unsafe_code, reason = "hands descriptors to a child and receives packets")]
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command as Process, Stdio};
+use std::time::Duration;
+
+use cloister_vmm::control::{CONTROL_FD, Command, Event, Stats};
+use cloister_vmm::exit::Exit;
+use cloister_vmm::spec::VmSpec;
+use cloister_vmm::toy::{self, Note};
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+
+/// A vmm that does not answer for this long is broken; only a failing test ever waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) struct Vmm {
+    child: Child,
+    control: UnixDatagram,
+    log: Option<File>,
+}
+
+impl Vmm {
+    /// Starts the process; nothing is sent yet.
+    pub(crate) fn spawn() -> Self {
+        let (ours, theirs) = seqpacket_pair();
+        ours.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut command = Process::new(env!("CARGO_BIN_EXE_cloister-vmm"));
+        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
+        let fd = theirs.as_raw_fd();
+        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+        unsafe {
+            command.pre_exec(move || match libc::dup2(fd, CONTROL_FD) {
+                -1 => Err(std::io::Error::last_os_error()),
+                _ => Ok(()),
+            })
+        };
+        let child = command.spawn().unwrap();
+        Self { child, control: ours, log: None }
+    }
+
+    pub(crate) fn start(spec: VmSpec, kernel: &[u8]) -> Self {
+        let mut vmm = Self::spawn();
+        let kvm = File::options().read(true).write(true).open("/dev/kvm").unwrap();
+        let memory = sealed_file("memory", u64::from(spec.memory_mib) << 20);
+        let mut kernel_file = sealed_file("kernel", kernel.len() as u64);
+        kernel_file.write_all(kernel).unwrap();
+        let mut root = sealed_file("root", 4096);
+        root.write_all(&[1; 4096]).unwrap();
+        let (log, log_writer) = log_pipe();
+        let fds = [&kvm, &memory, &kernel_file, &root, &log_writer].map(AsRawFd::as_raw_fd);
+        vmm.send(&Command::Start(spec), &fds);
+        vmm.log = Some(log);
+        vmm
+    }
+
+    pub(crate) fn start_toy(code: &[u8]) -> Self {
+        let spec = VmSpec { vcpus: 1, memory_mib: 64, extra_cmdline: String::new() };
+        Self::start(spec, &toy::elf(code, Note::Pvh))
+    }
+
+    pub(crate) fn send(&mut self, command: &Command, fds: &[RawFd]) {
+        let bytes = postcard::to_allocvec(command).unwrap();
+        self.control.send_with_fds(&[bytes.as_slice()], fds).unwrap();
+    }
+
+    pub(crate) fn send_raw(&self, bytes: &[u8]) {
+        self.control.send(bytes).unwrap();
+    }
+
+    pub(crate) fn receive(&mut self) -> Event {
+        let mut buffer = [0; 16 << 10];
+        let bytes = self.control.recv(&mut buffer).expect("an answer");
+        assert_ne!(bytes, 0, "the vmm closed the control socket");
+        postcard::from_bytes(&buffer[..bytes]).unwrap()
+    }
+
+    pub(crate) fn stats(&mut self) -> Stats {
+        self.send(&Command::Stats, &[]);
+        match self.receive() {
+            Event::Stats(stats) => stats,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Reads messages up to the last one.
+    pub(crate) fn end(&mut self) -> Exit {
+        loop {
+            if let Event::Exited(exit) = self.receive() {
+                return exit;
+            }
+        }
+    }
+
+    /// Waits for `count` bytes of the serial log.
+    pub(crate) fn read_log(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.log.as_mut().unwrap().read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    /// Empties the log pipe without waiting.
+    pub(crate) fn drain_log(&mut self) {
+        let mut pending: libc::c_int = 0;
+        let fd = self.log.as_ref().unwrap().as_raw_fd();
+        // SAFETY: FIONREAD writes one int.
+        let asked = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut pending) };
+        assert_eq!(asked, 0);
+        self.read_log(usize::try_from(pending).unwrap());
+    }
+
+    /// Closes the control socket, then waits.
+    pub(crate) fn hang_up(self) -> (i32, String) {
+        let Self { child, control, log } = self;
+        drop(control);
+        finish(child, log)
+    }
+
+    /// Waits for the process; its exit status (128 + signal if killed) and the serial log.
+    pub(crate) fn wait(self) -> (i32, String) {
+        let Self { child, control, log } = self;
+        let result = finish(child, log);
+        drop(control);
+        result
+    }
+}
+
+fn finish(mut child: Child, log: Option<File>) -> (i32, String) {
+    let status = child.wait().unwrap();
+    let mut text = String::new();
+    if let Some(mut log) = log {
+        log.read_to_string(&mut text).unwrap();
+    }
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    (status.code().unwrap_or_else(|| 128 + signal.unwrap_or(0)), text)
+}
+
+fn seqpacket_pair() -> (UnixDatagram, OwnedFd) {
+    let mut fds = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: `fds` has room for the two descriptors.
+    let made = unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) };
+    assert_eq!(made, 0);
+    // SAFETY: new, owned by nothing else.
+    let ours = unsafe { UnixDatagram::from_raw_fd(fds[0]) };
+    // SAFETY: new, owned by nothing else.
+    (ours, unsafe { OwnedFd::from_raw_fd(fds[1]) })
+}
+
+fn sealed_file(name: &str, bytes: u64) -> File {
+    let name = std::ffi::CString::new(name).unwrap();
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // SAFETY: the name is a C string; the call returns a new descriptor.
+    let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+    assert!(fd >= 0);
+    // SAFETY: new, owned by nothing else.
+    let file = unsafe { File::from_raw_fd(fd) };
+    file.set_len(bytes).unwrap();
+    // SAFETY: adds seals to a descriptor of our own.
+    unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_SHRINK | libc::F_SEAL_GROW) };
+    file
+}
+
+fn log_pipe() -> (File, File) {
+    let mut fds = [-1; 2];
+    // SAFETY: `fds` has room for the two descriptors.
+    assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+    // SAFETY: sets flags of a new descriptor.
+    unsafe { libc::fcntl(fds[1], libc::F_SETFL, libc::O_NONBLOCK) };
+    // SAFETY: new, owned by nothing else.
+    let reader = unsafe { File::from_raw_fd(fds[0]) };
+    // SAFETY: new, owned by nothing else.
+    (reader, unsafe { File::from_raw_fd(fds[1]) })
+}

@@ -1,0 +1,171 @@
+//! Why a command could not be started: in the protocol's terms, and in words.
+
+use std::ffi::CStr;
+
+use cloister_protocol::check::{Broken, printable_detail};
+use cloister_protocol::message::{Event, ExecFailure};
+use rustix::io::Errno;
+
+use super::program::{ExecuteError, Program};
+
+/// The step that failed, with the system's answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("{0}")]
+    Broken(#[from] Broken),
+    #[error("the id is in use")]
+    IdInUse,
+    #[error("too many commands run already")]
+    TooMany,
+    #[error("can't connect its streams: {0}")]
+    Connect(Errno),
+    #[error("can't make its streams: {0}")]
+    Streams(Errno),
+    #[error("can't make its control group: {0}")]
+    Group(Errno),
+    #[error("can't make a process: {0}")]
+    Fork(Errno),
+    #[error("can't prepare its process: {0}")]
+    Prepare(Errno),
+    #[error("can't enter {directory}: {error}")]
+    Directory { directory: String, error: Errno },
+    #[error("can't execute {program}: {error}")]
+    Execute { program: String, error: Errno },
+    #[error("can't execute {program}: the interpreter that it names is missing")]
+    NoInterpreter { program: String },
+}
+
+impl Failure {
+    fn reason(&self) -> ExecFailure {
+        match self {
+            Self::Broken(_) | Self::IdInUse => ExecFailure::BadRequest,
+            Self::Directory { .. } => ExecFailure::Directory,
+            Self::NoInterpreter { .. } => ExecFailure::NotExecutable,
+            Self::Execute { error, .. } => execute_reason(*error),
+            Self::TooMany
+            | Self::Connect(_)
+            | Self::Streams(_)
+            | Self::Group(_)
+            | Self::Fork(_)
+            | Self::Prepare(_) => ExecFailure::Resources,
+        }
+    }
+
+    /// What a process said before it gave up.
+    pub(crate) fn of_process(report: Report, program: &Program) -> Self {
+        match report {
+            Report::Prepare(error) => Self::Prepare(error),
+            Report::Directory(error) => {
+                Self::Directory { directory: lossy(program.directory()), error }
+            }
+            Report::Execute(ExecuteError::Refused(error)) => {
+                Self::Execute { program: lossy(program.name()), error }
+            }
+            Report::Execute(ExecuteError::NoInterpreter) => {
+                Self::NoInterpreter { program: lossy(program.name()) }
+            }
+        }
+    }
+
+    /// What the host is told.
+    pub(crate) fn event(&self, id: u32) -> Event {
+        Event::Failed { id, reason: self.reason(), detail: printable_detail(&self.to_string()) }
+    }
+}
+
+fn lossy(text: &CStr) -> String {
+    text.to_string_lossy().into_owned()
+}
+
+/// Says whose fault it is: there is none, it is no good, or the machine is too small for it.
+fn execute_reason(error: Errno) -> ExecFailure {
+    match error {
+        Errno::NOENT => ExecFailure::NotFound,
+        Errno::NOMEM
+        | Errno::AGAIN
+        | Errno::MFILE
+        | Errno::NFILE
+        | Errno::TOOBIG
+        | Errno::IO
+        | Errno::NOSPC => ExecFailure::Resources,
+        _ => ExecFailure::NotExecutable,
+    }
+}
+
+/// The step of a new process that failed: what the child sends to the supervisor, five bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    Prepare(Errno),
+    Directory(Errno),
+    Execute(ExecuteError),
+}
+
+impl Report {
+    pub(crate) const LENGTH: usize = 5;
+
+    pub(crate) const fn to_bytes(self) -> [u8; Self::LENGTH] {
+        let (step, error) = match self {
+            Self::Prepare(error) => (0, error.raw_os_error()),
+            Self::Directory(error) => (1, error.raw_os_error()),
+            Self::Execute(ExecuteError::Refused(error)) => (2, error.raw_os_error()),
+            Self::Execute(ExecuteError::NoInterpreter) => (3, 0),
+        };
+        let [a, b, c, d] = error.to_le_bytes();
+        [step, a, b, c, d]
+    }
+
+    pub(crate) const fn from_bytes([step, a, b, c, d]: [u8; Self::LENGTH]) -> Option<Self> {
+        let error = Errno::from_raw_os_error(i32::from_le_bytes([a, b, c, d]));
+        match step {
+            0 => Some(Self::Prepare(error)),
+            1 => Some(Self::Directory(error)),
+            2 => Some(Self::Execute(ExecuteError::Refused(error))),
+            3 => Some(Self::Execute(ExecuteError::NoInterpreter)),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cloister_protocol::message::{Event, ExecFailure};
+    use rustix::io::Errno;
+
+    use super::{ExecuteError, Failure, Report};
+
+    #[test]
+    fn reports_come_back() {
+        for report in [
+            Report::Prepare(Errno::NOMEM),
+            Report::Directory(Errno::NOTDIR),
+            Report::Execute(ExecuteError::Refused(Errno::ACCESS)),
+            Report::Execute(ExecuteError::NoInterpreter),
+        ] {
+            assert_eq!(Report::from_bytes(report.to_bytes()), Some(report));
+        }
+        assert_eq!(Report::from_bytes([9, 1, 0, 0, 0]), None);
+    }
+
+    #[test]
+    fn failures_are_told_in_words_and_bounded() {
+        let said = |failure: Failure| match failure.event(1) {
+            Event::Failed { reason, detail, .. } => (reason, detail),
+            other => panic!("{other:?}"),
+        };
+        let program = String::from("x\u{1b}[2J");
+        let (reason, detail) = said(Failure::Execute { program, error: Errno::NOENT });
+        assert_eq!(reason, ExecFailure::NotFound);
+        assert_eq!(detail, "can't execute x\u{fffd}[2J: No such file or directory (os error 2)");
+        let directory = "d".repeat(5000);
+        let (reason, detail) = said(Failure::Directory { directory, error: Errno::NOTDIR });
+        assert_eq!(reason, ExecFailure::Directory);
+        assert_eq!(detail.len(), cloister_protocol::limits::MAX_DETAIL);
+        for (error, reason) in [
+            (Errno::ACCESS, ExecFailure::NotExecutable),
+            (Errno::NOEXEC, ExecFailure::NotExecutable),
+            (Errno::TOOBIG, ExecFailure::Resources),
+        ] {
+            assert_eq!(said(Failure::Execute { program: "x".into(), error }).0, reason);
+        }
+    }
+}

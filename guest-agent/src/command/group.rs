@@ -1,0 +1,110 @@
+//! Control groups: one for each command, so that everything it starts can be killed at once.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags};
+use rustix::io::{Errno, Result};
+
+/// Groups that a command made inside its own are removed down to this depth; deeper ones stay,
+/// empty, until the machine ends.
+const MAX_DEPTH: usize = 8;
+
+/// A mounted cgroup v2 hierarchy, or a part of one.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    root: Rc<OwnedFd>,
+}
+
+impl Groups {
+    pub(crate) fn open(path: &str) -> Result<Self> {
+        let root = rustix::fs::open(path, DIRECTORY, Mode::empty())?;
+        Ok(Self { root: Rc::new(root) })
+    }
+
+    /// Makes the group of the command with this id.
+    pub(crate) fn create(&self, id: u32) -> Result<Group> {
+        let name = format!("command-{id}");
+        match rustix::fs::mkdirat(&self.root, &name, Mode::from_raw_mode(0o755)) {
+            // An empty one that could not be removed is as good as new.
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        let directory = rustix::fs::openat(&self.root, &name, DIRECTORY, Mode::empty())?;
+        let events = open(&directory, "cgroup.events", OFlags::RDONLY)?;
+        let group = Group { root: Rc::clone(&self.root), name, directory, events };
+        // Also marks the present state as seen: only changes wake the event loop.
+        if !group.is_empty()? {
+            return Err(Errno::BUSY);
+        }
+        Ok(group)
+    }
+}
+
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// A command's group.
+#[derive(Debug)]
+pub(crate) struct Group {
+    root: Rc<OwnedFd>,
+    name: String,
+    directory: OwnedFd,
+    events: OwnedFd,
+}
+
+impl Group {
+    /// What a process is put into the group with, when it is made.
+    pub(crate) fn entry(&self) -> BorrowedFd<'_> {
+        self.directory.as_fd()
+    }
+
+    /// Has an event when the group may have become empty.
+    pub(crate) const fn events(&self) -> &OwnedFd {
+        &self.events
+    }
+
+    /// Whether no process is in it; one that is dead but not reaped does not count.
+    pub(crate) fn is_empty(&self) -> Result<bool> {
+        let mut text = [0; 128];
+        let count = rustix::io::pread(&self.events, &mut text, 0)?;
+        let text = text.get(..count).unwrap_or_default();
+        Ok(text.split(|byte| *byte == b'\n').any(|line| line == b"populated 0"))
+    }
+
+    /// Kills everything in it, also what is just being forked.
+    pub(crate) fn kill(&self) -> Result<()> {
+        let file = open(&self.directory, "cgroup.kill", OFlags::WRONLY)?;
+        rustix::io::write(file, b"1").map(|_| ())
+    }
+
+    /// Removes the group, which is empty, with those inside it.
+    pub(crate) fn remove(&self) -> Result<()> {
+        match rustix::fs::unlinkat(&*self.root, &self.name, AtFlags::REMOVEDIR) {
+            Err(Errno::BUSY | Errno::NOTEMPTY) => {
+                remove_inside(self.directory.as_fd(), MAX_DEPTH)?;
+                rustix::fs::unlinkat(&*self.root, &self.name, AtFlags::REMOVEDIR)
+            }
+            result => result,
+        }
+    }
+}
+
+fn open(directory: impl AsFd, name: &str, access: OFlags) -> Result<OwnedFd> {
+    rustix::fs::openat(directory, name, access | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn remove_inside(directory: BorrowedFd<'_>, depth: usize) -> Result<()> {
+    let Some(depth) = depth.checked_sub(1) else { return Err(Errno::NOTEMPTY) };
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let dots = matches!(name.to_bytes(), b"." | b"..");
+        if dots || !entry.file_type().is_dir() {
+            continue;
+        }
+        let inner = rustix::fs::openat(directory, name, DIRECTORY, Mode::empty())?;
+        remove_inside(inner.as_fd(), depth)?;
+        rustix::fs::unlinkat(directory, name, AtFlags::REMOVEDIR)?;
+    }
+    Ok(())
+}

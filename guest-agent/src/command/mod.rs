@@ -1,0 +1,318 @@
+//! One command's life: connect its streams, start it, pass its bytes, see it end, clean up.
+//!
+//! A [`Command`] is a state machine. It is told what has happened and answers with events for the
+//! host; it never waits.
+
+mod plan;
+
+mod program;
+
+mod process;
+
+mod group;
+
+mod failure;
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use cloister_protocol::message::{Event, Exec, ExitStatus, WindowSize};
+use rustix::io::{Errno, Result};
+use rustix::process::Pid;
+
+pub(crate) use failure::Failure;
+pub(crate) use group::Groups;
+
+use self::failure::Report;
+use self::group::Group;
+use self::plan::{Plan, Streams};
+use self::program::Program;
+use crate::host::Host;
+use crate::log::Log;
+use crate::poller::{Owner, Part, Poller};
+use crate::stream::{Stream, Turn};
+use crate::{sys, terminal, timer};
+
+/// What commands share.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) host: &'a dyn Host,
+    pub(crate) groups: &'a Groups,
+    pub(crate) log: &'a Log,
+    pub(crate) poller: Poller,
+    /// Where bytes pass through; [`crate::stream::CHUNK`] of them.
+    pub(crate) scratch: Vec<u8>,
+    /// What the host will be told.
+    pub(crate) events: Vec<Event>,
+}
+
+/// A command between its request and the last byte of its streams.
+pub(crate) struct Command {
+    id: u32,
+    /// Never used twice, other than the id: names the command in the event loop.
+    serial: u64,
+    state: State,
+    streams: Streams,
+    /// A stream could go on at once.
+    unfinished: bool,
+    /// The master of its terminal, if it has one.
+    terminal: Option<Rc<OwnedFd>>,
+    group: Option<Group>,
+    timer: Option<OwnedFd>,
+    timed_out: bool,
+}
+
+/// Where in its life a command is.
+enum State {
+    /// Its connections are being made.
+    Connecting(Box<Plan>),
+    /// The process is there; whether it becomes the program is not known yet.
+    Starting { process: Pid, report: OwnedFd, program: Box<Program> },
+    /// It could not become the program, and is about to end.
+    Failing { process: Pid, failure: Failure },
+    /// The program runs.
+    Running { process: Pid },
+    /// The process is reaped, or there never was one; what it started is being killed.
+    Ending { last: Event },
+    /// All that is left is bytes on their way to the host.
+    Flowing,
+}
+
+impl Command {
+    /// Begins to connect the streams of a command.
+    pub(crate) fn new(
+        exec: Exec,
+        serial: u64,
+        around: &Surroundings<'_>,
+    ) -> std::result::Result<Self, Failure> {
+        let id = exec.id;
+        let plan = Plan::new(exec, serial, around.host, &around.poller)?;
+        Ok(Self {
+            id,
+            serial,
+            state: State::Connecting(Box::new(plan)),
+            streams: [None, None, None],
+            unfinished: false,
+            terminal: None,
+            group: None,
+            timer: None,
+            timed_out: false,
+        })
+    }
+
+    pub(crate) const fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Whether the host was told its end: then the id is free, though bytes may be on their way.
+    pub(crate) const fn has_ended(&self) -> bool {
+        matches!(self.state, State::Flowing)
+    }
+
+    /// Nothing is left of it.
+    pub(crate) fn is_over(&self) -> bool {
+        self.has_ended() && self.streams.iter().all(Option::is_none)
+    }
+
+    /// A stream could go on at once: it should have another turn.
+    pub(crate) const fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
+    /// Its process, as long as it is not reaped.
+    pub(crate) const fn process(&self) -> Option<Pid> {
+        match self.state {
+            State::Starting { process, .. }
+            | State::Failing { process, .. }
+            | State::Running { process } => Some(process),
+            State::Connecting(_) | State::Ending { .. } | State::Flowing => None,
+        }
+    }
+
+    /// Something has happened to a part of it.
+    pub(crate) fn happened(&mut self, part: Part, around: &mut Surroundings<'_>) {
+        match (part, &self.state) {
+            (Part::Report, _) => self.read_report(around),
+            (Part::Timer, _) => {
+                self.timed_out = true;
+                self.kill(around);
+            }
+            (Part::Group, _) => self.end_when_empty(around),
+            (Part::Stream(place), State::Connecting(_)) => self.connected(place, around),
+            (Part::Stream(_), _) if self.terminal.is_some() => self.run_streams(around),
+            (Part::Stream(place), _) => self.run_stream(place.into(), around),
+        }
+    }
+
+    /// Its process was reaped.
+    pub(crate) fn reaped(&mut self, status: ExitStatus, around: &mut Surroundings<'_>) {
+        // What it had to report is in the pipe now.
+        self.read_report(around);
+        let last = match &self.state {
+            State::Failing { failure, .. } => failure.event(self.id),
+            _ if self.timed_out => Event::Exited { id: self.id, status: ExitStatus::TimedOut },
+            _ => Event::Exited { id: self.id, status },
+        };
+        self.state = State::Ending { last };
+        self.timer = None;
+        self.end_when_empty(around);
+        if !self.has_ended() {
+            self.kill(around);
+        }
+    }
+
+    /// Passes a signal on: to the terminal's foreground group, else to the command's own.
+    pub(crate) fn signal(&self, signal: u8) {
+        let Some(process) = self.process() else { return };
+        let group = self.terminal.as_ref().and_then(terminal::foreground).unwrap_or(process);
+        if sys::signal_group(group, signal).is_err() {
+            // It has not made its group yet. It is not reaped either, so the number is its own.
+            let _refused = sys::signal_process(process, signal);
+        }
+    }
+
+    /// Gives its terminal a new size.
+    pub(crate) fn resize(&self, size: WindowSize) {
+        if let Some(master) = &self.terminal {
+            // Refused only by a terminal that hangs up, where it does not matter.
+            let _refused = terminal::resize(master, size);
+        }
+    }
+
+    /// Kills everything that belongs to it.
+    pub(crate) fn kill(&self, around: &Surroundings<'_>) {
+        if let Some(Err(error)) = self.group.as_ref().map(Group::kill) {
+            around.log.error(&Failure::Group(error));
+        }
+    }
+
+    /// Gives every stream a turn.
+    pub(crate) fn run_streams(&mut self, around: &mut Surroundings<'_>) {
+        self.unfinished = false;
+        for place in 0..self.streams.len() {
+            self.run_stream(place, around);
+        }
+    }
+
+    fn run_stream(&mut self, place: usize, around: &mut Surroundings<'_>) {
+        let Some(slot) = self.streams.get_mut(place) else { return };
+        let Some(stream) = slot else { return };
+        match stream.run(&mut around.scratch) {
+            Turn::Blocked => {}
+            Turn::Unfinished => self.unfinished = true,
+            Turn::Done => {
+                let was_output = matches!(stream, Stream::Output(_));
+                *slot = None;
+                if was_output && self.terminal.take().is_some() {
+                    // Nobody sees the terminal any more: closing all of it hangs it up.
+                    self.streams = [None, None, None];
+                }
+            }
+        }
+    }
+
+    /// A connection is made, or has failed; the last one starts the program.
+    fn connected(&mut self, place: u8, around: &mut Surroundings<'_>) {
+        let State::Connecting(plan) = &mut self.state else { return };
+        let result = match plan.connected(place) {
+            Ok(true) => self.start(around),
+            Ok(false) => Ok(()),
+            Err(error) => Err(Failure::Connect(error)),
+        };
+        if let Err(failure) = result {
+            self.state = State::Ending { last: failure.event(self.id) };
+            self.end_when_empty(around);
+        }
+    }
+
+    fn start(&mut self, around: &mut Surroundings<'_>) -> std::result::Result<(), Failure> {
+        let State::Connecting(plan) = &mut self.state else { return Ok(()) };
+        let owner = |part| Owner::Command(self.serial, part);
+        let ends = plan.make_ends(self.serial, &around.poller).map_err(Failure::Streams)?;
+        let group = around.groups.create(self.id).map_err(Failure::Group)?;
+        around.poller.watch(group.events(), owner(Part::Group)).map_err(Failure::Group)?;
+        let group = self.group.insert(group);
+        if let Some(timeout) = plan.timeout {
+            let timer = timer::start(timeout).map_err(Failure::Prepare)?;
+            around.poller.watch(&timer, owner(Part::Timer)).map_err(Failure::Prepare)?;
+            self.timer = Some(timer);
+        }
+        let State::Connecting(plan) = std::mem::replace(&mut self.state, State::Flowing) else {
+            return Ok(());
+        };
+        let program = Box::new(plan.program);
+        let (process, report) =
+            process::start(&program, &ends.files, Some(group.entry())).map_err(Failure::Fork)?;
+        self.streams = ends.streams;
+        self.terminal = ends.terminal;
+        match around.poller.watch(&report, owner(Part::Report)) {
+            Ok(()) => self.state = State::Starting { process, report, program },
+            Err(error) => {
+                self.state = State::Failing { process, failure: Failure::Prepare(error) };
+                self.kill(around);
+            }
+        }
+        // Input may have come before its pipe was there.
+        self.run_streams(around);
+        Ok(())
+    }
+
+    /// The report's pipe closed when the program was executed, or has the failure in it.
+    fn read_report(&mut self, around: &mut Surroundings<'_>) {
+        let State::Starting { process, report, program } = &self.state else { return };
+        let process = *process;
+        let mut bytes = [0; Report::LENGTH];
+        self.state = match rustix::io::retry_on_intr(|| rustix::io::read(report, &mut bytes)) {
+            Err(Errno::AGAIN) => return,
+            Ok(Report::LENGTH) => match Report::from_bytes(bytes) {
+                Some(report) => {
+                    State::Failing { process, failure: Failure::of_process(report, program) }
+                }
+                None => State::Running { process },
+            },
+            Ok(_) | Err(_) => State::Running { process },
+        };
+        if matches!(self.state, State::Running { .. }) {
+            around.events.push(Event::Started { id: self.id });
+        }
+    }
+
+    /// Ends it if its process is reaped and nothing of it is left in its group.
+    pub(crate) fn end_when_empty(&mut self, around: &mut Surroundings<'_>) {
+        if !matches!(self.state, State::Ending { .. }) {
+            return;
+        }
+        match self.remove_group() {
+            Ok(true) => {}
+            Ok(false) => return,
+            // The group stays behind, and can't keep the command from ending.
+            Err(error) => around.log.error(&Failure::Group(error)),
+        }
+        let State::Ending { last } = std::mem::replace(&mut self.state, State::Flowing) else {
+            return;
+        };
+        if matches!(last, Event::Failed { .. }) {
+            self.streams = [None, None, None];
+        }
+        around.events.push(last);
+        for slot in &mut self.streams {
+            match slot {
+                Some(Stream::Output(output)) => output.command_ended(),
+                // Nobody reads it.
+                Some(Stream::Input(_)) | None => *slot = None,
+            }
+        }
+        self.terminal = None;
+        self.run_streams(around);
+    }
+
+    /// Removes its group, if there is one and it is empty. Whether it is gone.
+    fn remove_group(&mut self) -> Result<bool> {
+        let Some(group) = &self.group else { return Ok(true) };
+        if !group.is_empty()? {
+            return Ok(false);
+        }
+        let result = group.remove();
+        self.group = None;
+        result.map(|()| true)
+    }
+}

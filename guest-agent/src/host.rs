@@ -1,0 +1,51 @@
+//! The way to the host: connections to its ports.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::{Errno, Result};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use crate::sys;
+
+/// The context id that every machine's host has.
+const HOST_CID: u32 = 2;
+
+/// Who makes connections to the host. Tests have one on Unix sockets.
+pub(crate) trait Host {
+    /// Begins a connection to a port; the descriptor doesn't block. It is writable when the
+    /// connection is made or has failed, and its socket error then tells which.
+    fn connect(&self, port: u32) -> Result<OwnedFd>;
+}
+
+/// The real host, by vsock.
+#[derive(Debug)]
+pub(crate) struct Vsock;
+
+impl Host for Vsock {
+    fn connect(&self, port: u32) -> Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket =
+            rustix::net::socket_with(AddressFamily::VSOCK, SocketType::STREAM, flags, None)?;
+        match sys::connect_vsock(socket.as_fd(), HOST_CID, port) {
+            Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Waits until a connection that was begun is made.
+pub(crate) fn finish(socket: &OwnedFd) -> Result<()> {
+    wait(socket, PollFlags::OUT)?;
+    rustix::net::sockopt::socket_error(socket)?
+}
+
+/// Waits until there is something to read.
+pub(crate) fn wait_readable(file: &OwnedFd) -> Result<()> {
+    wait(file, PollFlags::IN)
+}
+
+fn wait(file: &OwnedFd, wanted: PollFlags) -> Result<()> {
+    let mut files = [PollFd::new(file, wanted)];
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut files, None)).map(|_| ())
+}

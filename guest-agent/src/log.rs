@@ -1,0 +1,64 @@
+//! The supervisor's log: the kernel's, so that it comes out on the serial log.
+//!
+//! Few lines are written at all, and the kernel bounds their rate (ten in five seconds for one
+//! opening of `/dev/kmsg`, its `printk.devkmsg=ratelimit`).
+
+use std::error::Error;
+use std::fmt::Write;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{Mode, OFlags};
+
+/// Longest line, in bytes: the kernel refuses records over about 1,000.
+const MAX_LINE: usize = 900;
+
+/// Where the supervisor tells what goes wrong.
+#[derive(Debug)]
+pub(crate) struct Log {
+    output: OwnedFd,
+}
+
+impl Log {
+    /// The kernel's log.
+    pub(crate) fn open() -> rustix::io::Result<Self> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        rustix::fs::open("/dev/kmsg", flags, Mode::empty()).map(|output| Self { output })
+    }
+
+    /// A log that goes to `output`.
+    #[cfg(test)]
+    pub(crate) const fn to(output: OwnedFd) -> Self {
+        Self { output }
+    }
+
+    /// An error, with its causes.
+    pub(crate) fn error(&self, error: &dyn Error) {
+        // 3: KERN_ERR, which a kernel told to be quiet still shows.
+        self.line(3, &chain(error));
+    }
+
+    /// Something that a person should see even on a quiet console.
+    pub(crate) fn announce(&self, text: &str) {
+        // 0: KERN_EMERG, shown at every console level.
+        self.line(0, text);
+    }
+
+    /// There is nowhere to tell that the log can't be written, so that is ignored.
+    fn line(&self, level: u8, text: &str) {
+        let mut line = format!("<{level}>cloister: {text}");
+        line.truncate(line.floor_char_boundary(MAX_LINE));
+        line.push('\n');
+        let _unwritten = rustix::io::write(&self.output, line.as_bytes());
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(one) = cause {
+        let _never_fails = write!(text, ": {one}");
+        cause = one.source();
+    }
+    text
+}

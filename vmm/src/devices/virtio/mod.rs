@@ -24,12 +24,15 @@ pub mod rng;
 
 pub mod rate;
 
+pub mod vsock;
+
 pub mod sys;
 
 pub use device::Device;
 pub use fault::Fault;
 pub use rng::Rng;
 pub use transport::Transport;
+pub use vsock::Vsock;
 
 /// A device's register page as the bus sees it: any offset, any width, from any vCPU thread.
 pub trait MmioDevice {

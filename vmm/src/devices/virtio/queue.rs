@@ -186,6 +186,32 @@ impl Queue {
         Ok(slices)
     }
 
+    /// Copies from the front of these segments; returns how many bytes there were.
+    ///
+    /// # Errors
+    /// As [`Self::slices`].
+    pub fn read(&self, segments: &[Segment], buffer: &mut [u8]) -> Result<usize, QueueFault> {
+        let mut done = 0;
+        for slice in self.slices(segments, 0, buffer.len())? {
+            let (_, rest) = buffer.split_at_mut(done);
+            done += slice.copy_to(rest);
+        }
+        Ok(done)
+    }
+
+    /// Copies to the front of these segments, as far as they reach.
+    ///
+    /// # Errors
+    /// As [`Self::slices`].
+    pub fn write(&self, segments: &[Segment], bytes: &[u8]) -> Result<(), QueueFault> {
+        let mut rest = bytes;
+        for slice in self.slices(segments, 0, bytes.len())? {
+            slice.copy_from(rest);
+            rest = rest.get(slice.len()..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
     /// Checks the chain at `head` and copies its descriptors. Returns how many are readable.
     fn walk(&self, head: u16, segments: &mut Vec<Segment>) -> Result<usize, QueueFault> {
         let size = self.ring.size();

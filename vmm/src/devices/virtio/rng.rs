@@ -56,22 +56,16 @@ impl Rng {
 
     /// Answers requests until there are none, the rate is used up, or the turn is over.
     fn serve(&mut self, queue: &mut Queue) -> Result<Turn, Fault> {
-        let mut again = None;
-        let mut left = REQUESTS_PER_TURN;
         queue.mute()?;
-        loop {
+        let mut again = Some(0);
+        for _ in 0..REQUESTS_PER_TURN {
             let Some(chain) = queue.pop()? else {
                 if queue.unmute()? {
                     continue;
                 }
+                again = None;
                 break;
             };
-            if left == 0 {
-                queue.unpop(chain);
-                again = Some(0);
-                break;
-            }
-            left -= 1;
             let wanted = request_bytes(&chain)?;
             let granted = self.bucket.take(wanted as u64, Instant::now());
             let granted = usize::try_from(granted).unwrap_or(0);
@@ -79,6 +73,7 @@ impl Rng {
                 queue.unpop(chain);
                 let wait = self.bucket.time_until(wanted as u64).max(MIN_WAIT);
                 self.refilled.reset(wait, None).map_err(io::Error::from)?;
+                again = None;
                 break;
             }
             for slice in queue.slices(chain.writable(), 0, granted)? {
@@ -143,7 +138,3 @@ fn fill(slice: &VolatileSlice<'_>) -> Result<(), Fault> {
     }
     Ok(())
 }
-
-#[cfg(test)]
-#[path = "rng_test.rs"]
-mod tests;

@@ -196,7 +196,3 @@ impl<D: Device> MmioDevice for Transport<D> {
         Transport::write(self, offset, data);
     }
 }
-
-#[cfg(test)]
-#[path = "transport_test.rs"]
-mod tests;

@@ -1,0 +1,212 @@
+//! The socket device (VIRTIO 1.2, section 5.10): streams between ports of the guest and descriptors
+//! of the host. It makes no connection of its own on the host.
+
+pub mod packet;
+
+pub mod credit;
+
+pub mod backlog;
+
+pub mod state;
+
+pub mod connection;
+
+pub mod table;
+
+pub mod establish;
+
+mod receive;
+
+mod host;
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Instant;
+
+use crate::control::GUEST_CID;
+
+use super::device::{Cause, Device, Facts, Turn};
+use super::fault::{Fault, QueueFault};
+use super::queue::{Chain, Queue};
+use packet::{HEADER_LENGTH, HEADER_SIZE, Header};
+use table::Table;
+
+/// The socket device's id.
+const DEVICE_ID: u32 = 19;
+/// Queue of packets to the guest.
+const RX: usize = 0;
+/// Queue of packets from the guest.
+const TX: usize = 1;
+/// Receive, transmit, event. Linux fills the receive queue with buffers of 4 KiB as it boots, so its
+/// size costs boot time and guest memory; Linux posts 8 event buffers.
+const QUEUE_SIZES: &[u16] = &[128, 128, 8];
+/// Most data in a packet to the guest: what Linux sends at most, too.
+const MAX_DATA: usize = 64 << 10;
+/// Packets in one turn and direction, so that registers and other devices have theirs.
+const PACKETS_PER_TURN: usize = 64;
+/// Bytes in one turn and direction: about 100 µs of copying.
+const BYTES_PER_TURN: usize = 512 << 10;
+
+/// The socket device.
+#[derive(Debug)]
+pub struct Vsock {
+    queues: Option<Queues>,
+    table: Table,
+}
+
+#[derive(Debug)]
+struct Queues {
+    rx: Queue,
+    tx: Queue,
+    /// Holds buffers for events, of which there are none yet.
+    event: Queue,
+}
+
+impl Vsock {
+    /// A stopped device without connections.
+    ///
+    /// # Errors
+    /// No epoll or timer could be made.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { queues: None, table: Table::new()? })
+    }
+
+    /// Its connections and counters.
+    #[must_use]
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    fn is_running(&self) -> bool {
+        self.queues.is_some()
+    }
+
+    /// Moves packets both ways. What the guest sends can make packets to it.
+    fn move_packets(&mut self, queues: &mut Queues, cause: Cause) -> Result<Turn, Fault> {
+        let transmitted = cause == Cause::Queue(TX) && self.transmit(&mut queues.tx)?;
+        let received = self.receive(&mut queues.rx)?;
+        let again = if transmitted { Some(TX) } else { received.then_some(RX) };
+        let tx_interrupt = queues.tx.wants_interrupt()?;
+        let interrupt = queues.rx.wants_interrupt()? || tx_interrupt;
+        Ok(Turn { interrupt, again })
+    }
+
+    /// Takes packets from the guest. `true`: the turn ended before they did.
+    fn transmit(&mut self, tx: &mut Queue) -> Result<bool, QueueFault> {
+        let now = Instant::now();
+        let mut bytes = 0;
+        tx.mute()?;
+        for _ in 0..PACKETS_PER_TURN {
+            let Some(chain) = tx.pop()? else {
+                if tx.unmute()? {
+                    continue;
+                }
+                return Ok(false);
+            };
+            bytes += self.packet_from_guest(tx, &chain, now)?;
+            tx.push(chain, 0)?;
+            if bytes >= BYTES_PER_TURN {
+                break;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads one packet; returns the length of its data.
+    fn packet_from_guest(
+        &mut self,
+        tx: &Queue,
+        chain: &Chain,
+        now: Instant,
+    ) -> Result<usize, QueueFault> {
+        let mut header = [0; HEADER_SIZE];
+        let readable = chain.readable();
+        if !chain.writable().is_empty() || tx.read(readable, &mut header)? < HEADER_SIZE {
+            self.table.drop_packet();
+            return Ok(0);
+        }
+        let header = Header::parse(&header);
+        let length = usize::try_from(header.length).unwrap_or(usize::MAX);
+        let payload = tx.slices(readable, HEADER_SIZE, length)?;
+        self.table.packet_from_guest(&header, &payload, now);
+        Ok(payload.iter().map(vm_memory::VolatileSlice::len).sum())
+    }
+
+    /// Gives packets to the guest. `true`: the turn ended before they did.
+    fn receive(&mut self, rx: &mut Queue) -> Result<bool, QueueFault> {
+        let mut bytes = 0;
+        for _ in 0..PACKETS_PER_TURN {
+            let Some(ready) = self.table.next_ready() else { return Ok(false) };
+            let Some(chain) = rx.pop()? else {
+                self.table.put_back(ready);
+                // Without a buffer there is nothing to do until the guest notifies of one.
+                if rx.unmute()? {
+                    continue;
+                }
+                return Ok(false);
+            };
+            check_receive_buffer(&chain)?;
+            let room = rx.slices(chain.writable(), HEADER_SIZE, MAX_DATA)?;
+            let Some(header) = self.table.make_packet(ready, &room) else {
+                rx.unpop(chain);
+                continue;
+            };
+            rx.write(chain.writable(), &header.to_bytes())?;
+            bytes += header.length as usize;
+            rx.push(chain, header.length.saturating_add(HEADER_LENGTH))?;
+            if bytes >= BYTES_PER_TURN {
+                break;
+            }
+        }
+        Ok(self.table.has_ready())
+    }
+}
+
+impl Device for Vsock {
+    fn facts(&self) -> Facts {
+        let config = GUEST_CID.to_le_bytes().to_vec();
+        Facts { id: DEVICE_ID, features: 0, queue_sizes: QUEUE_SIZES, config }
+    }
+
+    fn sources(&self) -> Vec<RawFd> {
+        vec![self.table.source()]
+    }
+
+    fn start(&mut self, queues: Vec<Queue>) {
+        self.queues =
+            <[Queue; 3]>::try_from(queues).ok().map(|[rx, tx, event]| Queues { rx, tx, event });
+    }
+
+    fn stop(&mut self) -> Vec<Queue> {
+        self.table.close_all();
+        self.queues.take().map_or_else(Vec::new, |queues| vec![queues.rx, queues.tx, queues.event])
+    }
+
+    fn work(&mut self, cause: Cause) -> Result<Turn, Fault> {
+        let now = Instant::now();
+        if let Cause::Source(_) = cause {
+            self.table.poll(now)?;
+        }
+        let turn = match self.queues.take() {
+            Some(mut queues) => {
+                let turn = self.move_packets(&mut queues, cause);
+                self.queues = Some(queues);
+                turn?
+            }
+            None => Turn::default(),
+        };
+        self.table.set_timer(now)?;
+        Ok(turn)
+    }
+}
+
+/// A receive buffer must hold a header and some data, and nothing for the device to read.
+fn check_receive_buffer(chain: &Chain) -> Result<(), QueueFault> {
+    if !chain.readable().is_empty() {
+        return Err(QueueFault::Direction);
+    }
+    if Chain::bytes(chain.writable()) <= HEADER_SIZE {
+        return Err(QueueFault::TooSmall);
+    }
+    Ok(())
+}

@@ -32,13 +32,15 @@ impl Vmm {
         let mut command = Process::new(env!("CARGO_BIN_EXE_cloister-vmm"));
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
         let fd = theirs.as_raw_fd();
-        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
-        unsafe {
-            command.pre_exec(move || match libc::dup2(fd, CONTROL_FD) {
+        let place = move || {
+            // SAFETY: both are plain numbers; the child's descriptor table is its own.
+            match unsafe { libc::dup2(fd, CONTROL_FD) } {
                 -1 => Err(std::io::Error::last_os_error()),
                 _ => Ok(()),
-            })
+            }
         };
+        // SAFETY: between fork and exec the closure makes one system call and allocates nothing.
+        unsafe { command.pre_exec(place) };
         let child = command.spawn().unwrap();
         Self { child, control: ours, log: None }
     }

@@ -1,1 +1,30 @@
-//! Placeholder.
+//! The host's side of Cloister: starting machines, running commands in them, and the command line.
+//!
+//! A machine is [`launch::LaunchSpec`] → [`machine::Machine`] → [`machine::Command`]. The rest is
+//! what the command `cloister` adds to it.
+
+pub mod launch;
+
+pub mod control;
+
+pub mod machine;
+
+pub mod tail;
+
+pub mod text;
+
+pub mod cli;
+
+pub mod commands;
+
+pub mod exit_codes;
+
+pub mod pump;
+
+pub mod quantity;
+
+pub mod report;
+
+pub mod signals;
+
+pub mod terminal;

@@ -1,0 +1,201 @@
+//! The command line: one struct for each command, and the words of its help.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+use cloister_vmm::spec::{MAX_EXTRA_CMDLINE, MAX_VCPUS};
+
+use crate::quantity::{cpus, memory_mib, time_limit};
+
+/// Run commands in microVMs of their own.
+///
+/// Each machine is a virtual machine with its own Linux kernel, no network device and no disk. It
+/// starts in the moment it is needed and leaves nothing behind.
+#[derive(Debug, Parser)]
+#[command(name = "cloister", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  cloister doctor                          Can this host run machines? If not, what to do?
+  cloister run -- uname -a                 Run a command in a new machine
+  cloister run -it -- sh                   Work in a machine, by hand
+  tar c src | cloister run -- sh -c 'tar x && wc -l src/*' > lines.txt
+                                           Pipe data through a machine
+
+Exit codes are those of the command; 124 to 127 are Cloister's own (`cloister run --help`).";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  cloister run -- echo hello
+  cloister run --memory 2G --cpus 4 --timeout 5m -- sh -c 'sort | uniq -c' < words
+  cloister run -it -- sh
+  cloister run -e LANG=C -w /tmp -- env
+
+Streams: standard output and standard error stay apart. Standard input is passed on, unless it is a
+terminal; then -i passes it. To keep a script's input from the command, add `< /dev/null`.
+
+Signals: INT, TERM, HUP, QUIT, USR1 and USR2 are passed to the command. Three of them that ask to end,
+within 2 seconds, end the machine.
+
+Exit codes: the command's own; 128 and the signal's number when a signal ended it; 124 when its time
+limit did; 125 when Cloister or the machine failed or the call was wrong; 126 when the program can't be
+executed; 127 when there is none.";
+
+/// What `cloister` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command in a new machine, and remove the machine.
+    Run(RunArgs),
+    /// Check whether this host can run machines, and tell what to do if not.
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell.
+    Completion(CompletionArgs),
+}
+
+/// What was typed after `run`.
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub struct RunArgs {
+    /// CPUs of the machine, 1 to 32.
+    #[arg(short, long, value_name = "N", default_value = "1", value_parser = cpus)]
+    pub cpus: u8,
+
+    /// Memory of the machine: 512M, 2G; a number alone is MiB.
+    ///
+    /// The host gives it only as the machine uses it. More than the host has available is refused.
+    #[arg(short, long, value_name = "SIZE", default_value = "512M", value_parser = memory_mib)]
+    pub memory: u32,
+
+    /// End the command after this time: 500ms, 30s, 5m, 2h, 1d; a number alone is seconds [default:
+    /// no limit].
+    #[arg(long, value_name = "T", value_parser = time_limit)]
+    pub timeout: Option<Duration>,
+
+    /// Set an environment variable of the command; can be given many times.
+    ///
+    /// The command finds PATH, HOME and TERM, and nothing of this environment but what is set so.
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = VariableParser)]
+    pub env: Vec<Variable>,
+
+    /// The command's working directory in the machine.
+    #[arg(short, long, value_name = "DIR", default_value = "/", value_parser = AbsoluteParser)]
+    pub workdir: OsString,
+
+    /// Give the command a terminal.
+    #[arg(short, long)]
+    pub tty: bool,
+
+    /// Pass standard input to the command even when it is a terminal.
+    #[arg(short, long)]
+    pub interactive: bool,
+
+    /// How long the machine may take to start.
+    #[arg(long, value_name = "T", default_value = "60s", value_parser = time_limit)]
+    pub start_timeout: Duration,
+
+    /// The guest's kernel, an uncompressed vmlinux with a PVH entry [default: lib/cloister/vmlinux
+    /// beside the bin of this program].
+    #[arg(long, value_name = "FILE", env = "CLOISTER_KERNEL", hide_env_values = true)]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub kernel: Option<PathBuf>,
+
+    /// The guest's root, an uncompressed cpio archive [default: lib/cloister/rootfs.cpio beside the
+    /// bin of this program].
+    #[arg(long, value_name = "FILE", env = "CLOISTER_ROOTFS", hide_env_values = true)]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub rootfs: Option<PathBuf>,
+
+    /// Add to the guest kernel's command line.
+    #[arg(long, value_name = "TEXT", value_parser = kernel_arguments)]
+    pub cmdline: Option<String>,
+
+    /// Write the end of the guest's console (64 KiB) to a file, whatever happens.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub log: Option<PathBuf>,
+
+    /// Tell on standard error what happens, with times and counters.
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// The command and its arguments.
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    #[arg(value_hint = ValueHint::CommandWithArguments)]
+    pub command: Vec<OsString>,
+}
+
+/// What was typed after `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print one JSON object, for programs; see docs/user-guide.md.
+    #[arg(long)]
+    pub json: bool,
+
+    /// The guest's kernel, in place of the usual one.
+    #[arg(long, value_name = "FILE", env = "CLOISTER_KERNEL", hide_env_values = true)]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub kernel: Option<PathBuf>,
+
+    /// The guest's root, in place of the usual one.
+    #[arg(long, value_name = "FILE", env = "CLOISTER_ROOTFS", hide_env_values = true)]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub rootfs: Option<PathBuf>,
+}
+
+/// What was typed after `completion`.
+#[derive(Debug, Args)]
+pub struct CompletionArgs {
+    /// The shell.
+    pub shell: Shell,
+}
+
+/// A variable of the environment, as bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Not empty, without `=`.
+    pub name: Vec<u8>,
+    /// Anything.
+    pub value: Vec<u8>,
+}
+
+/// Why an argument is not what it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArgumentError {
+    /// Not a variable with its value.
+    #[error(
+        "write a name, '=' and a value, like LANG=C; this environment's own values are not passed on"
+    )]
+    Variable,
+    /// A relative path.
+    #[error("write an absolute path of the machine, like /tmp")]
+    Relative,
+    /// Not a kernel command line.
+    #[error("write at most {MAX_EXTRA_CMDLINE} printable ASCII characters")]
+    Cmdline,
+}
+
+fn kernel_arguments(text: &str) -> Result<String, ArgumentError> {
+    let printable = text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if text.len() > MAX_EXTRA_CMDLINE || !printable {
+        return Err(ArgumentError::Cmdline);
+    }
+    Ok(text.to_owned())
+}
+
+// The help text of --cpus names the bound.
+const _: () = assert!(MAX_VCPUS == 32);
+
+mod parsers;
+
+use parsers::{AbsoluteParser, VariableParser};
+
+#[cfg(test)]
+#[path = "cli_test.rs"]
+mod tests;

@@ -1,0 +1,105 @@
+//! What a process costs the host beside the guest's memory: resident memory, threads, descriptors.
+
+use std::fs;
+use std::io;
+
+use serde::Serialize;
+
+/// One process at one moment, from `/proc`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Footprint {
+    /// Resident memory of every mapping but the guest's memory, in KiB.
+    pub beside_guest_kib: u64,
+    /// Of that, what no other process can share: anonymous and written pages.
+    pub private_dirty_kib: u64,
+    /// Resident guest memory, in KiB.
+    pub guest_kib: u64,
+    /// Its threads.
+    pub threads: u64,
+    /// Its open descriptors.
+    pub descriptors: u64,
+}
+
+impl Footprint {
+    /// Of process `pid`, whose guest memory is the memfd called `memory`.
+    ///
+    /// # Errors
+    /// The process is gone, or belongs to somebody else.
+    pub fn of(pid: u32, memory: &str) -> io::Result<Self> {
+        let maps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
+        let threads = fs::read_dir(format!("/proc/{pid}/task"))?.count();
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        Ok(Self {
+            threads: u64::try_from(threads).unwrap_or(u64::MAX),
+            descriptors: u64::try_from(descriptors).unwrap_or(u64::MAX),
+            ..Self::of_maps(&maps, memory)
+        })
+    }
+
+    /// The memory part, out of the text of `/proc/PID/smaps`.
+    fn of_maps(maps: &str, memory: &str) -> Self {
+        let guest_path = format!("/memfd:{memory}");
+        let mut sum = Self::default();
+        let mut is_guest = false;
+        for line in maps.lines() {
+            let mut words = line.split_whitespace();
+            let first = words.next().unwrap_or_default();
+            match first.strip_suffix(':') {
+                // A mapping's first line: addresses, rights, offset, device, inode, path.
+                None => is_guest = words.nth(4) == Some(guest_path.as_str()),
+                Some(field) => {
+                    let kib = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+                    sum.add(field, kib, is_guest);
+                }
+            }
+        }
+        sum
+    }
+
+    fn add(&mut self, field: &str, kib: u64, is_guest: bool) {
+        match (field, is_guest) {
+            ("Rss", true) => self.guest_kib += kib,
+            ("Rss", false) => self.beside_guest_kib += kib,
+            ("Private_Dirty", false) => self.private_dirty_kib += kib,
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAPS: &str = "\
+00400000-00520000 r-xp 00000000 00:1a 42                                 /bin/vmm
+Size:               1152 kB
+Rss:                 700 kB
+Private_Dirty:         0 kB
+VmFlags: rd ex mr mw me
+7f0000000000-7f0008000000 rw-s 00000000 00:01 7                          /memfd:guest (deleted)
+Rss:                2048 kB
+Private_Dirty:      2048 kB
+7ffff0000000-7ffff0021000 rw-p 00000000 00:00 0                          [stack]
+Rss:                  12 kB
+Private_Dirty:        12 kB
+7ffff0100000-7ffff0101000 rw-p 00000000 00:00 0
+Rss:                   4 kB
+Private_Dirty:         4 kB
+";
+
+    #[test]
+    fn guest_memory_is_told_from_the_rest_by_its_name() {
+        let found = Footprint::of_maps(MAPS, "guest");
+        assert_eq!(found.guest_kib, 2048);
+        assert_eq!(found.beside_guest_kib, 716);
+        assert_eq!(found.private_dirty_kib, 16);
+        assert_eq!(Footprint::of_maps(MAPS, "other").guest_kib, 0);
+    }
+
+    #[test]
+    fn a_live_process_has_memory_a_thread_and_descriptors() {
+        let found = Footprint::of(std::process::id(), "guest").unwrap();
+        assert!(found.beside_guest_kib > 0 && found.threads > 0 && found.descriptors > 0);
+        assert!(Footprint::of(u32::MAX, "guest").is_err());
+    }
+}

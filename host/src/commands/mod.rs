@@ -1,0 +1,6 @@
+//! The commands of `cloister`, a file each. Each takes its arguments and returns its exit code, having
+//! told on standard error what went wrong.
+
+pub mod completion;
+pub mod doctor;
+pub mod run;

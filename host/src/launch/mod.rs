@@ -1,0 +1,195 @@
+//! Everything before a machine runs: what it needs is found, opened and checked, and only then the
+//! vmm is started and told.
+//!
+//! The recipe is [`LaunchSpec::prepare`] (nothing has started yet, every mistake is an error here)
+//! and [`Prepared::start`] (memory, pipes, sockets, process, start message). No path is made or left
+//! anywhere: memory is a memfd, everything else a pipe or a socket pair, and all of it closes on exec.
+
+pub mod files;
+
+pub mod image;
+
+pub mod memory;
+
+pub mod process;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cloister_vmm::control::Command;
+use cloister_vmm::spec::{SpecError, VmSpec};
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::net::unix::pipe;
+
+use crate::control::{ControlError, ControlSocket, Packet};
+use crate::tail::Tail;
+use files::{FileError, Files};
+use image::ImageError;
+use memory::MemoryError;
+use process::{ProcessError, VmmProcess};
+
+/// Most that is kept of the guest's serial log: a kernel panic with its backtrace fits ten times.
+pub const MAX_CONSOLE: usize = 64 << 10;
+
+/// A machine to be started.
+#[derive(Clone, Debug)]
+pub struct LaunchSpec {
+    /// Program and images.
+    pub files: Files,
+    /// The machine's shape.
+    pub vm: VmSpec,
+    /// From the start of the vmm's process to the supervisor's hello.
+    pub start_limit: Duration,
+    /// Where the serial log is kept.
+    pub console: Tail,
+}
+
+impl LaunchSpec {
+    /// A start of `vm` with the ordinary limits.
+    #[must_use]
+    pub fn new(files: Files, vm: VmSpec) -> Self {
+        Self { files, vm, start_limit: Duration::from_secs(60), console: Tail::new(MAX_CONSOLE) }
+    }
+
+    /// Checks everything that can be checked while nothing runs.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn prepare(self) -> Result<Prepared, LaunchError> {
+        self.vm.validate()?;
+        memory::HostMemory::read()?.check(self.vm.memory_bytes())?;
+        files::check_program(&self.files.vmm)?;
+        let kernel = self.files.open_kernel()?;
+        image::check_kernel(&kernel)
+            .map_err(|source| LaunchError::image(&self.files.kernel, source))?;
+        let root = self.files.open_root()?;
+        image::check_root(&root).map_err(|source| LaunchError::image(&self.files.root, source))?;
+        let kvm = self.files.open_kvm()?;
+        Ok(Prepared { spec: self, kvm, kernel, root })
+    }
+}
+
+/// A machine whose files are open and checked; nothing of it runs.
+#[derive(Debug)]
+pub struct Prepared {
+    spec: LaunchSpec,
+    kvm: File,
+    kernel: File,
+    root: File,
+}
+
+/// A vmm that runs and has been told what to build.
+#[derive(Debug)]
+pub struct Launched {
+    /// The process.
+    pub process: VmmProcess,
+    /// The host's end of its control socket.
+    pub control: ControlSocket,
+    /// Reads the serial log into [`LaunchSpec::console`] until the vmm closes it.
+    pub console: tokio::task::JoinHandle<()>,
+}
+
+impl Prepared {
+    /// The limit on the start.
+    #[must_use]
+    pub const fn start_limit(&self) -> Duration {
+        self.spec.start_limit
+    }
+
+    /// Where the serial log is kept.
+    #[must_use]
+    pub const fn console(&self) -> &Tail {
+        &self.spec.console
+    }
+
+    /// Starts the vmm and sends it the start message with its five descriptors.
+    ///
+    /// The process is bound to the calling thread: when that ends, the kernel kills the vmm.
+    ///
+    /// # Errors
+    /// The system refuses something; nothing runs then.
+    pub async fn start(self) -> Result<Launched, LaunchError> {
+        let memory = memory::guest_memory(self.spec.vm.memory_bytes())?;
+        let (console_read, console_write) = console_pipe().map_err(LaunchError::Console)?;
+        let (control, vmm_end) = ControlSocket::pair()?;
+        let process = VmmProcess::spawn(&self.spec.files.vmm, vmm_end)?;
+        let descriptors = vec![
+            OwnedFd::from(self.kvm),
+            memory,
+            OwnedFd::from(self.kernel),
+            OwnedFd::from(self.root),
+            console_write,
+        ];
+        let console = tokio::spawn(self.spec.console.collect(console_read));
+        // A vmm that is already gone is found and explained by whoever receives from it.
+        match control.send(&Packet::new(&Command::Start(self.spec.vm), descriptors)?).await {
+            Ok(()) | Err(ControlError::Send(_)) => Ok(Launched { process, control, console }),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The serial log's pipe; the vmm must never wait for us, so its end does not block.
+fn console_pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    Ok((pipe::Receiver::from_owned_fd(read)?, write))
+}
+
+/// Why a machine can't be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The machine's shape is out of bounds.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The host lacks the memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// A file is missing or can't be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file is not the image that it should be.
+    #[error("{} can't be used", path.display())]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ImageError,
+    },
+    /// The serial log's pipe can't be made.
+    #[error("can't make the pipe for the guest's console")]
+    Console(#[source] io::Error),
+    /// The control socket can't be made.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The vmm can't be started.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+impl LaunchError {
+    fn image(path: &Path, source: ImageError) -> Self {
+        Self::Image { path: path.to_owned(), source }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Spec(SpecError::Vcpus { .. }) => Some("choose another number with --cpus"),
+            Self::Spec(SpecError::Memory { .. }) => Some("choose another size with --memory"),
+            Self::Spec(SpecError::Cmdline) | Self::Console(_) | Self::Control(_) => None,
+            Self::Memory(error) => error.remedy(),
+            Self::File(error) => error.remedy(),
+            Self::Image { source, .. } => Some(source.remedy()),
+            Self::Process(_) => Some("`cloister doctor` tells what this host lacks"),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "launch_test.rs"]
+mod tests;

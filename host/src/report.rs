@@ -1,0 +1,44 @@
+//! Errors in words for a person: the chain of causes on one line, and what to do on the next.
+
+use std::error::Error;
+use std::fmt::Write as _;
+
+/// `error` and its causes, each once, and its remedy.
+#[must_use]
+pub fn describe(error: &dyn Error, remedy: Option<&str>) -> String {
+    let mut text = format!("cloister: {error}");
+    let mut last = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        // A transparent error says the same as its source.
+        if words != last {
+            // Writing to a string can't fail.
+            write!(text, ": {words}").ok();
+        }
+        last = words;
+        cause = error.source();
+    }
+    if let Some(remedy) = remedy {
+        write!(text, "\n  What to do: {remedy}").ok();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::launch::LaunchError;
+    use crate::machine::StartError;
+    use cloister_vmm::spec::SpecError;
+
+    #[test]
+    fn the_chain_is_told_once() {
+        let error = StartError::from(LaunchError::from(SpecError::Vcpus { got: 0 }));
+        let text = describe(&error, error.remedy());
+        assert_eq!(
+            text,
+            "cloister: 0 vCPUs: must be 1 to 32\n  What to do: choose another number with --cpus"
+        );
+    }
+}

@@ -31,6 +31,9 @@ mod poller;
 
 mod sys;
 
+#[cfg(test)]
+mod test_bed;
+
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};

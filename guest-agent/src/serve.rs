@@ -215,3 +215,7 @@ impl<'a> Server<'a> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "serve_test.rs"]
+mod tests;

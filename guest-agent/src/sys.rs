@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
-use libc::{c_char, c_int, c_void};
+use libc::{c_char, c_int};
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
 
@@ -178,8 +178,8 @@ fn last_error() -> Errno {
 /// The C library's entry point, in place of the standard library's, which would open `/dev/null`
 /// for closed standard streams (there is no `/dev` yet: it would abort), read `/proc` and set up
 /// a signal stack.
-#[cfg(not(test))]
-#[unsafe(no_mangle)]
-extern "C" fn main(_count: c_int, _arguments: *const *const c_void) -> c_int {
+#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(test, expect(dead_code, reason = "a test's entry point is the harness's"))]
+extern "C" fn main(_count: c_int, _arguments: *const *const c_char) -> c_int {
     crate::run()
 }

@@ -41,3 +41,7 @@ pub(crate) fn end_of_input(master: impl AsFd, line_open: bool) -> Vec<u8> {
         .map_or(USUAL_END_OF_INPUT, |modes| modes.special_codes[SpecialCodeIndex::VEOF]);
     vec![character; if line_open { 2 } else { 1 }]
 }
+
+#[cfg(test)]
+#[path = "terminal_test.rs"]
+mod tests;

@@ -108,14 +108,19 @@ impl Report {
             Self::Prepare(error) => (0, error.raw_os_error()),
             Self::Directory(error) => (1, error.raw_os_error()),
             Self::Execute(ExecuteError::Refused(error)) => (2, error.raw_os_error()),
-            Self::Execute(ExecuteError::NoInterpreter) => (3, 0),
+            Self::Execute(ExecuteError::NoInterpreter) => (3, Errno::NOENT.raw_os_error()),
         };
         let [a, b, c, d] = error.to_le_bytes();
         [step, a, b, c, d]
     }
 
-    pub(crate) const fn from_bytes([step, a, b, c, d]: [u8; Self::LENGTH]) -> Option<Self> {
-        let error = Errno::from_raw_os_error(i32::from_le_bytes([a, b, c, d]));
+    pub(crate) fn from_bytes([step, a, b, c, d]: [u8; Self::LENGTH]) -> Option<Self> {
+        let number = i32::from_le_bytes([a, b, c, d]);
+        // What the kernel uses; the type takes no others.
+        if !(1..4096).contains(&number) {
+            return None;
+        }
+        let error = Errno::from_raw_os_error(number);
         match step {
             0 => Some(Self::Prepare(error)),
             1 => Some(Self::Directory(error)),
@@ -143,7 +148,9 @@ mod tests {
         ] {
             assert_eq!(Report::from_bytes(report.to_bytes()), Some(report));
         }
-        assert_eq!(Report::from_bytes([9, 1, 0, 0, 0]), None);
+        for bytes in [[9, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 16, 0, 0], [1, 255, 255, 255, 255]] {
+            assert_eq!(Report::from_bytes(bytes), None);
+        }
     }
 
     #[test]

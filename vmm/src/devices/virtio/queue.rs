@@ -297,7 +297,3 @@ fn overlap(readable: &[Segment], writable: &[Segment]) -> bool {
             last.is_some_and(|written| written.end() > segment.address.0)
         })
 }
-
-#[cfg(test)]
-#[path = "queue_test.rs"]
-mod tests;

@@ -21,12 +21,15 @@ impl TokenBucket {
         Self { burst, per_second: per_second.max(1), tokens: burst, filled: now }
     }
 
-    /// Takes up to `wanted` tokens; returns how many.
-    pub fn take(&mut self, wanted: u64, now: Instant) -> u64 {
+    /// Tokens that are there now.
+    pub fn available(&mut self, now: Instant) -> u64 {
         self.refill(now);
-        let taken = wanted.min(self.tokens);
-        self.tokens -= taken;
-        taken
+        self.tokens
+    }
+
+    /// Takes tokens, no more than are there.
+    pub fn take(&mut self, tokens: u64) {
+        self.tokens = self.tokens.saturating_sub(tokens);
     }
 
     /// How long until `wanted` tokens (at most a burst) are there, if nobody takes any.
@@ -61,25 +64,31 @@ impl TokenBucket {
 mod tests {
     use super::*;
 
+    fn drain(bucket: &mut TokenBucket, now: Instant) -> u64 {
+        let tokens = bucket.available(now);
+        bucket.take(tokens);
+        tokens
+    }
+
     #[test]
     fn burst_then_rate() {
         let start = Instant::now();
         let mut bucket = TokenBucket::new(100, 1000, start);
-        assert_eq!(bucket.take(30, start), 30);
-        assert_eq!(bucket.take(100, start), 70);
-        assert_eq!(bucket.take(1, start), 0);
+        bucket.take(30);
+        assert_eq!(drain(&mut bucket, start), 70);
+        assert_eq!(bucket.available(start), 0);
         assert_eq!(bucket.time_until(10), Duration::from_millis(10));
-        assert_eq!(bucket.take(10, start + Duration::from_millis(9)), 9);
-        assert_eq!(bucket.take(1000, start + Duration::from_secs(3600)), 100);
+        assert_eq!(drain(&mut bucket, start + Duration::from_millis(9)), 9);
+        assert_eq!(bucket.available(start + Duration::from_secs(3600)), 100);
     }
 
     #[test]
     fn no_token_is_lost_or_made_up_in_small_steps() {
         let start = Instant::now();
         let mut bucket = TokenBucket::new(64, 3, start);
-        bucket.take(64, start);
-        let taken: u64 =
-            (1..=10_000).map(|ms| bucket.take(64, start + Duration::from_millis(ms))).sum();
+        bucket.take(64);
+        let steps = (1..=10_000).map(|ms| start + Duration::from_millis(ms));
+        let taken: u64 = steps.map(|now| drain(&mut bucket, now)).sum();
         assert!((29..=30).contains(&taken), "{taken}");
     }
 
@@ -87,7 +96,7 @@ mod tests {
     fn a_clock_that_goes_back_gives_nothing() {
         let start = Instant::now() + Duration::from_secs(10);
         let mut bucket = TokenBucket::new(5, 5, start);
-        bucket.take(5, start);
-        assert_eq!(bucket.take(5, start - Duration::from_secs(5)), 0);
+        bucket.take(5);
+        assert_eq!(bucket.available(start - Duration::from_secs(5)), 0);
     }
 }

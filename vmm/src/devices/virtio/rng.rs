@@ -24,8 +24,10 @@ const MAX_REQUEST_BYTES: usize = 64 << 10;
 const BYTES_PER_SECOND: u64 = 1 << 20;
 /// What can be had at once: a few full requests.
 const BURST_BYTES: u64 = 256 << 10;
-/// Least time to wait when the rate is used up, so that each wake-up yields something.
-const MIN_WAIT: Duration = Duration::from_millis(4);
+/// What a smaller request counts as, because it costs about as much: 2048 requests a second.
+const REQUEST_COST_BYTES: u64 = 512;
+/// A larger request waits for this much and then gets what there is: 256 wake-ups a second.
+const PARTIAL_BYTES: u64 = 4 << 10;
 /// Requests in one turn: at most the burst's worth of work, then others have theirs.
 const REQUESTS_PER_TURN: usize = 16;
 
@@ -67,15 +69,15 @@ impl Rng {
                 break;
             };
             let wanted = request_bytes(&chain)?;
-            let granted = self.bucket.take(wanted as u64, Instant::now());
-            let granted = usize::try_from(granted).unwrap_or(0);
-            if granted == 0 {
-                queue.unpop(chain);
-                let wait = self.bucket.time_until(wanted as u64).max(MIN_WAIT);
-                self.refilled.reset(wait, None).map_err(io::Error::from)?;
-                again = None;
-                break;
-            }
+            let granted = match self.grant(wanted) {
+                Ok(granted) => granted,
+                Err(wait) => {
+                    queue.unpop(chain);
+                    self.refilled.reset(wait, None).map_err(io::Error::from)?;
+                    again = None;
+                    break;
+                }
+            };
             for slice in queue.slices(chain.writable(), 0, granted)? {
                 fill(&slice)?;
             }
@@ -83,6 +85,19 @@ impl Rng {
             queue.push(chain, u32::try_from(granted).unwrap_or(0))?;
         }
         Ok(Turn { interrupt: queue.wants_interrupt()?, again })
+    }
+
+    /// How many of the wanted bytes may be given now, or how long to wait.
+    fn grant(&mut self, wanted: usize) -> Result<usize, Duration> {
+        let wanted = wanted as u64;
+        let least = wanted.clamp(REQUEST_COST_BYTES, PARTIAL_BYTES);
+        let available = self.bucket.available(Instant::now());
+        if available < least {
+            return Err(self.bucket.time_until(least).max(Duration::from_micros(1)));
+        }
+        let granted = wanted.min(available);
+        self.bucket.take(granted.max(REQUEST_COST_BYTES));
+        Ok(usize::try_from(granted).unwrap_or(0))
     }
 }
 

@@ -4,7 +4,6 @@
 //! device asked for it, so a notification that the device forgets to ask for shows as a test that
 //! stands still.
 
-use std::os::fd::AsRawFd;
 use std::sync::atomic::{Ordering, fence};
 
 use cloister_vmm::devices::virtio::registers::{FEATURE_EVENT_INDEX, FEATURE_VERSION_1};
@@ -301,11 +300,5 @@ impl<D: Device> Guest<D> {
         let status = self.get(offset::INTERRUPT_STATUS);
         self.set(offset::INTERRUPT_ACK, status);
         Some(status)
-    }
-
-    /// The descriptor on which [`Self::turn`] waits.
-    #[expect(dead_code, reason = "not every test needs it")]
-    pub(crate) fn loop_descriptor(&self) -> i32 {
-        self.loop_.as_raw_fd()
     }
 }

@@ -29,6 +29,22 @@ pub fn fill_random(buffer: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// The first `limit` bytes of these pieces, as far as one call reaches.
+#[must_use]
+pub fn first_bytes<'a>(pieces: &[VolatileSlice<'a>], limit: usize) -> Vec<VolatileSlice<'a>> {
+    let mut left = limit;
+    let mut first = Vec::with_capacity(pieces.len().min(MAX_PIECES));
+    for piece in pieces.iter().take(MAX_PIECES) {
+        let length = piece.len().min(left);
+        left -= length;
+        match piece.subslice(0, length) {
+            Ok(piece) if length > 0 => first.push(piece),
+            _ => break,
+        }
+    }
+    first
+}
+
 /// Writes memory to a stream socket without waiting; may be short.
 ///
 /// # Errors

@@ -18,6 +18,9 @@ use super::credit::{ReceiveCredit, SendCredit};
 use super::packet::{Header, Key, Operation, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 use super::state::{Ended, Outbox, Outcome, Phase};
 
+/// Most data that is read from a stream at once: what Linux sends in a packet at most, too.
+pub const MAX_DATA: usize = 64 << 10;
+
 /// A connection. See the module.
 #[derive(Debug)]
 pub struct Connection {
@@ -28,8 +31,12 @@ pub struct Connection {
     receive: ReceiveCredit,
     backlog: Backlog,
     outbox: Outbox,
-    /// The stream may have something to read: until a read would block.
+    /// The stream may have something to read: until a read would block, or was short.
     readable: bool,
+    /// The last read got as much as there was room for: give it more room.
+    hungry: bool,
+    /// The host ended its direction: there is an end to be read.
+    ends: bool,
     /// The stream is watched for room to write.
     watching_writable: bool,
     /// The host ended its direction.
@@ -77,6 +84,8 @@ impl Connection {
             backlog: Backlog::default(),
             outbox,
             readable: false,
+            hungry: false,
+            ends: false,
             watching_writable: false,
             host_finished: false,
             host_gone: false,
@@ -211,6 +220,7 @@ impl Connection {
         if events.intersects(EventSet::IN | EventSet::READ_HANG_UP) {
             self.readable = true;
         }
+        self.ends |= events.intersects(EventSet::READ_HANG_UP | EventSet::HANG_UP);
         if events.intersects(EventSet::HANG_UP | EventSet::ERROR) {
             self.lose_host();
         }
@@ -241,6 +251,12 @@ impl Connection {
             }
         }
         !self.outbox.is_empty()
+    }
+
+    /// How many bytes of room are of use for its next packet.
+    #[must_use]
+    pub fn room_wanted(&self) -> usize {
+        if self.hungry { MAX_DATA.min(self.send.free() as usize) } else { 0 }
     }
 
     /// The next packet's header; its data was read into `room`. `None`: there is none after all.
@@ -292,7 +308,9 @@ impl Connection {
         if self.phase != Phase::Open || !self.readable || !self.reads_host() || free == 0 {
             return Ok(0);
         }
-        match sys::receive(stream.as_fd(), &limit(room, free)) {
+        let room = sys::first_bytes(room, free as usize);
+        let offered: usize = room.iter().map(VolatileSlice::len).sum();
+        match sys::receive(stream.as_fd(), &room) {
             Ok(0) => {
                 self.host_finished = true;
                 if self.host_gone {
@@ -302,12 +320,17 @@ impl Connection {
                 Ok(0)
             }
             Ok(count) => {
+                self.hungry = count == offered;
+                // A short read emptied the stream (epoll(7)): new data makes a new event. An end
+                // that was announced already does not.
+                self.readable = self.hungry || self.ends;
                 let count = u32::try_from(count).map_err(|_| Ended)?;
                 self.send.spend(count);
                 Ok(count)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.readable = false;
+                self.hungry = false;
                 Ok(0)
             }
             Err(_) => Err(Ended),
@@ -340,6 +363,7 @@ impl Connection {
         if !self.host_gone {
             self.host_gone = true;
             self.readable = true;
+            self.ends = true;
             let lost = self.backlog.len();
             self.backlog.clear();
             self.forwarded(lost);
@@ -369,19 +393,4 @@ impl Connection {
             drop(stream.shutdown(how));
         }
     }
-}
-
-/// The first `limit` bytes of `room`.
-fn limit<'a>(room: &[VolatileSlice<'a>], limit: u32) -> Vec<VolatileSlice<'a>> {
-    let mut left = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut limited = Vec::with_capacity(room.len());
-    for slice in room {
-        let length = slice.len().min(left);
-        left -= length;
-        match slice.subslice(0, length) {
-            Ok(slice) if length > 0 => limited.push(slice),
-            _ => break,
-        }
-    }
-    limited
 }

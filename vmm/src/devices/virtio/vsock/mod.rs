@@ -28,6 +28,7 @@ use crate::control::GUEST_CID;
 use super::device::{Cause, Device, Facts, Turn};
 use super::fault::{Fault, QueueFault};
 use super::queue::{Chain, Queue};
+use connection::MAX_DATA;
 use packet::{HEADER_LENGTH, HEADER_SIZE, Header};
 use table::Table;
 
@@ -40,8 +41,6 @@ const TX: usize = 1;
 /// Receive, transmit, event. Linux fills the receive queue with buffers of 4 KiB as it boots, so its
 /// size costs boot time and guest memory; Linux posts 8 event buffers.
 const QUEUE_SIZES: &[u16] = &[128, 128, 8];
-/// Most data in a packet to the guest: what Linux sends at most, too.
-const MAX_DATA: usize = 64 << 10;
 /// Packets in one turn and direction, so that registers and other devices have theirs.
 const PACKETS_PER_TURN: usize = 64;
 /// Bytes in one turn and direction: about 100 µs of copying.
@@ -137,23 +136,22 @@ impl Vsock {
         let mut bytes = 0;
         for _ in 0..PACKETS_PER_TURN {
             let Some(ready) = self.table.next_ready() else { return Ok(false) };
-            let Some(chain) = rx.pop()? else {
+            let chains = pop_buffers(rx, self.table.room_wanted(ready))?;
+            if chains.is_empty() {
                 self.table.put_back(ready);
                 // Without a buffer there is nothing to do until the guest notifies of one.
                 if rx.unmute()? {
                     continue;
                 }
                 return Ok(false);
-            };
-            check_receive_buffer(&chain)?;
-            let room = rx.slices(chain.writable(), HEADER_SIZE, MAX_DATA)?;
-            let Some(header) = self.table.make_packet(ready, &room) else {
-                rx.unpop(chain);
-                continue;
-            };
-            rx.write(chain.writable(), &header.to_bytes())?;
-            bytes += header.length as usize;
-            rx.push(chain, header.length.saturating_add(HEADER_LENGTH))?;
+            }
+            let mut room = Vec::with_capacity(chains.len());
+            for chain in &chains {
+                room.extend(rx.slices(chain.writable(), HEADER_SIZE, MAX_DATA)?);
+            }
+            let header = self.table.make_packet(ready, &room);
+            bytes += header.map_or(0, |header| header.length as usize);
+            push_packets(rx, chains, header)?;
             if bytes >= BYTES_PER_TURN {
                 break;
             }
@@ -200,13 +198,50 @@ impl Device for Vsock {
     }
 }
 
-/// A receive buffer must hold a header and some data, and nothing for the device to read.
-fn check_receive_buffer(chain: &Chain) -> Result<(), QueueFault> {
-    if !chain.readable().is_empty() {
-        return Err(QueueFault::Direction);
+/// Takes receive buffers until they have room for `wanted` bytes of data, or there are no more.
+fn pop_buffers(rx: &mut Queue, wanted: usize) -> Result<Vec<Chain>, QueueFault> {
+    let mut chains = Vec::new();
+    let mut room = 0;
+    while room < wanted.max(1) {
+        let Some(chain) = rx.pop()? else { break };
+        // A buffer must hold a header and some data, and nothing for the device to read.
+        if !chain.readable().is_empty() {
+            return Err(QueueFault::Direction);
+        }
+        let length = Chain::bytes(chain.writable()).saturating_sub(HEADER_SIZE);
+        if length == 0 {
+            return Err(QueueFault::TooSmall);
+        }
+        room += length;
+        chains.push(chain);
     }
-    if Chain::bytes(chain.writable()) <= HEADER_SIZE {
-        return Err(QueueFault::TooSmall);
+    Ok(chains)
+}
+
+/// Completes as many of these buffers as the packet's data fills, each as a packet of its own, and
+/// puts the others back.
+fn push_packets(
+    rx: &mut Queue,
+    chains: Vec<Chain>,
+    header: Option<Header>,
+) -> Result<(), QueueFault> {
+    let mut unused = Vec::new();
+    let mut rest = header;
+    for chain in chains {
+        let Some(header) = rest else {
+            unused.push(chain);
+            continue;
+        };
+        let room = Chain::bytes(chain.writable()).saturating_sub(HEADER_SIZE).min(MAX_DATA);
+        let length = header.length.min(u32::try_from(room).unwrap_or(u32::MAX));
+        let left = header.length - length;
+        rest = (left > 0).then_some(Header { length: left, ..header });
+        rx.write(chain.writable(), &Header { length, ..header }.to_bytes())?;
+        rx.push(chain, length.saturating_add(HEADER_LENGTH))?;
+    }
+    // The ring goes back one by one.
+    for chain in unused.into_iter().rev() {
+        rx.unpop(chain);
     }
     Ok(())
 }

@@ -206,6 +206,17 @@ impl Table {
         self.ready.pop_front().map(Ready::Connection)
     }
 
+    /// How many bytes of room are of use for this.
+    #[must_use]
+    pub fn room_wanted(&self, ready: Ready) -> usize {
+        match ready {
+            Ready::Reset(_) => 0,
+            Ready::Connection(serial) => {
+                self.connections.get(&serial).map_or(0, Connection::room_wanted)
+            }
+        }
+    }
+
     /// There was no room for a packet: it stays the next.
     pub fn put_back(&mut self, ready: Ready) {
         match ready {

@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::fmt::Write;
 use std::os::fd::OwnedFd;
+use std::panic::PanicHookInfo;
 
 use rustix::fs::{Mode, OFlags};
 
@@ -37,6 +38,11 @@ impl Log {
         self.line(3, &chain(error));
     }
 
+    /// A fault of the supervisor's own.
+    pub(crate) fn panic(&self, panic: &PanicHookInfo<'_>) {
+        self.line(3, &panic.to_string());
+    }
+
     /// Something that a person should see even on a quiet console.
     pub(crate) fn announce(&self, text: &str) {
         // 0: KERN_EMERG, shown at every console level.
@@ -47,6 +53,8 @@ impl Log {
     fn line(&self, level: u8, text: &str) {
         let mut line = format!("<{level}>cloister: {text}");
         line.truncate(line.floor_char_boundary(MAX_LINE));
+        // One record, whatever the text.
+        let mut line = line.replace('\n', " ");
         line.push('\n');
         let _unwritten = rustix::io::write(&self.output, line.as_bytes());
     }

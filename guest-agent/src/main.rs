@@ -35,6 +35,7 @@ mod sys;
 mod test_bed;
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::panic::PanicHookInfo;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -78,6 +79,7 @@ enum Fatal {
 fn run() -> i32 {
     // First: the host takes it for the end of the kernel's part of the boot.
     let start_tsc = sys::time_stamp();
+    std::panic::set_hook(Box::new(log_panic));
     if let Err(error) = boot_and_serve(start_tsc)
         && let Ok(log) = Log::open()
     {
@@ -106,6 +108,13 @@ fn boot_and_serve(start_tsc: u64) -> Result<(), Fatal> {
     };
     Server::new(control, &Vsock, &groups, &log)?.run(start_tsc)?;
     Ok(())
+}
+
+/// A panic ends PID 1, and so the machine by a kernel panic, which the host sees; this says why.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    if let Ok(log) = Log::open() {
+        log.panic(panic);
+    }
 }
 
 fn end_machine() -> i32 {

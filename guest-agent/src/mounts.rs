@@ -26,7 +26,7 @@ struct Mount {
 }
 
 /// Bounds come from the machine's memory: a full `/tmp` must leave room for programs.
-const MOUNTS: [Mount; 9] = [
+const MOUNTS: [Mount; 8] = [
     // Devices first: the log is one.
     mount("devtmpfs", "/dev", NO_EXEC, Some(c"mode=0755")),
     mount("proc", "/proc", STRICT, None),
@@ -34,7 +34,6 @@ const MOUNTS: [Mount; 9] = [
     mount("cgroup2", CGROUP, STRICT, Some(c"nsdelegate,memory_recursiveprot")),
     mount("devpts", "/dev/pts", NO_EXEC, Some(c"newinstance,ptmxmode=0666,mode=0620,gid=5")),
     mount("tmpfs", "/dev/shm", STRICT, Some(c"mode=1777,size=25%")),
-    mount("mqueue", "/dev/mqueue", STRICT, None),
     // Programs are built and run in /tmp, so it alone has no NOEXEC.
     mount(
         "tmpfs",

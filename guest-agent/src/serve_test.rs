@@ -141,7 +141,7 @@ fn a_hundred_at_once_all_end_right() {
     for streams in &mut all {
         streams.stdin().write_all(b"number\n").unwrap();
     }
-    let mut codes = vec![None; 100];
+    let mut codes = [None; 100];
     let mut started = 0;
     while codes.iter().any(Option::is_none) {
         match bed.event() {

@@ -6,7 +6,8 @@
 //! credit is the flow control, and no stream passes through the control connection.
 //!
 //! Both sides treat the other as hostile: every frame is bounded ([`frame`]), every count and length
-//! has a limit ([`limits`]) that the receiver checks ([`check`]), and what breaks one ends the connection.
+//! has a limit ([`limits`]) that the receiver checks ([`check`]), and what breaks one ends the
+//! connection.
 
 #![no_std]
 #![forbid(unsafe_code)]

@@ -167,6 +167,7 @@ fn what_a_guest_sent_before_it_reset_still_arrives() {
         peer.run();
     }
     assert_eq!(total, 360_000);
+    assert!(peer.packets(true).is_empty(), "news of a connection that is gone");
     peer.send(&data_packet(GUEST_PORT, HOST_PORT, b"x"), b"x");
     assert_eq!(read_all(&mut second), (b"x".to_vec(), false));
     assert_eq!(stats(&peer).connections, 1);

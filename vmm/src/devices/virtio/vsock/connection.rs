@@ -241,6 +241,10 @@ impl Connection {
 
     /// Whether it has a packet to send now.
     pub fn has_packet(&mut self) -> bool {
+        // The guest's ports may name another connection by now.
+        if self.phase == Phase::Draining {
+            return false;
+        }
         if self.phase == Phase::Open && self.readable && self.reads_host() {
             if self.send.free() > 0 {
                 return true;

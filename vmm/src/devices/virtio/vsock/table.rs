@@ -335,3 +335,7 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "table_test.rs"]
+mod tests;

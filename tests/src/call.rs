@@ -1,0 +1,234 @@
+//! A call of `cloister`: what is asked for, and what came of it.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::prefix::Prefix;
+use crate::running::Running;
+use crate::terminal::Terminal;
+
+/// How long a call may take unless the test says otherwise. Generous: in the lab, with other labs
+/// beside it, a start takes seconds. A test that passes never comes near it.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// A call to be made.
+#[derive(Debug)]
+pub struct Call {
+    prefix: Prefix,
+    before: Vec<OsString>,
+    arguments: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
+    stdin: Option<Vec<u8>>,
+    limit: Duration,
+}
+
+impl Call {
+    /// `cloister` with these arguments.
+    #[must_use]
+    pub fn cloister<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        Self {
+            prefix: Prefix::built(),
+            before: Vec::new(),
+            arguments: arguments.into_iter().map(|one| one.as_ref().to_owned()).collect(),
+            environment: Vec::new(),
+            stdin: None,
+            limit: LIMIT,
+        }
+    }
+
+    /// `cloister run`.
+    #[must_use]
+    pub fn run() -> Self {
+        Self::cloister(["run"])
+    }
+
+    /// Uses the programs of another prefix.
+    #[must_use]
+    pub fn prefix(mut self, prefix: &Prefix) -> Self {
+        self.prefix = prefix.clone();
+        self
+    }
+
+    /// Adds an option without a value, or any argument.
+    #[must_use]
+    pub fn argument(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
+    }
+
+    /// Adds an option with its value.
+    #[must_use]
+    pub fn option(self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.argument(name).argument(value)
+    }
+
+    /// The command to run in the machine.
+    #[must_use]
+    pub fn command<A: AsRef<OsStr>>(mut self, command: impl IntoIterator<Item = A>) -> Self {
+        self.arguments.push("--".into());
+        self.arguments.extend(command.into_iter().map(|one| one.as_ref().to_owned()));
+        self
+    }
+
+    /// A script for the machine's shell.
+    #[must_use]
+    pub fn shell(self, script: &str) -> Self {
+        self.command(["sh", "-c", script])
+    }
+
+    /// What it reads; nothing, if not given.
+    #[must_use]
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = Some(bytes.into());
+        self
+    }
+
+    /// Sets a variable of `cloister` itself.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Starts it by another program, as `setpriv` with its options.
+    #[must_use]
+    pub fn through(mut self, program: &[&str]) -> Self {
+        self.before = program.iter().map(OsString::from).collect();
+        self
+    }
+
+    /// How long it may take.
+    #[must_use]
+    pub const fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Makes the call and waits for its end.
+    ///
+    /// # Panics
+    /// It does not end within the limit.
+    pub fn output(mut self) -> Outcome {
+        let stdin = self.stdin.take();
+        let mut running = self.spawn();
+        if let Some(bytes) = stdin {
+            running.feed(bytes);
+        } else {
+            running.close_stdin();
+        }
+        running.finish()
+    }
+
+    /// Starts it and leaves its streams to the test.
+    ///
+    /// # Panics
+    /// It can't be started.
+    #[must_use]
+    pub fn spawn(self) -> Running {
+        let words = self.words();
+        let mut command = self.build();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap_or_else(|error| panic!("{words}: {error}"));
+        Running::new(child, words, self.limit)
+    }
+
+    /// Starts it on a terminal of its own.
+    #[must_use]
+    pub fn in_terminal(mut self, rows: u16, columns: u16) -> Terminal {
+        // Makes a session and takes standard input as its terminal, then becomes the program.
+        let mut before = vec![OsString::from("setsid"), OsString::from("--ctty")];
+        before.append(&mut self.before);
+        self.before = before;
+        Terminal::start(self.build(), self.words(), self.limit, rows, columns)
+    }
+
+    fn build(&self) -> Command {
+        let program = self.prefix.program();
+        let mut words = self.before.iter().cloned().chain([program.into_os_string()]);
+        let mut command = Command::new(words.next().expect("there is the program"));
+        command.args(words).args(&self.arguments);
+        // What the caller of the tests has set must not decide their outcome.
+        command.env_remove("CLOISTER_KERNEL").env_remove("CLOISTER_ROOTFS");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn words(&self) -> String {
+        let words: Vec<_> = self.arguments.iter().map(|word| word.to_string_lossy()).collect();
+        format!("cloister {}", words.join(" "))
+    }
+}
+
+/// What came of a call.
+#[derive(Debug)]
+#[must_use = "say what should have come of it"]
+pub struct Outcome {
+    pub(crate) words: String,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All of standard output.
+    pub stdout: Vec<u8>,
+    /// All of standard error.
+    pub stderr: String,
+    /// From its start to its end.
+    pub time: Duration,
+}
+
+impl Outcome {
+    /// It exited with this code.
+    ///
+    /// # Panics
+    /// It did not.
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.status.code(), Some(code), "exit code of {}", self.told());
+        self
+    }
+
+    /// This signal ended `cloister` itself.
+    ///
+    /// # Panics
+    /// It did not.
+    pub fn dies_of(self, signal: i32) -> Self {
+        assert_eq!(self.status.signal(), Some(signal), "signal of {}", self.told());
+        self
+    }
+
+    /// It printed exactly this.
+    ///
+    /// # Panics
+    /// It did not.
+    pub fn prints(self, text: &str) -> Self {
+        assert_eq!(self.text(), text, "output of {}", self.told());
+        self
+    }
+
+    /// Its standard error contains this.
+    ///
+    /// # Panics
+    /// It does not.
+    pub fn says(self, text: &str) -> Self {
+        assert!(self.stderr.contains(text), "{text:?} is missing in the words of {}", self.told());
+        self
+    }
+
+    /// It wrote nothing on standard error.
+    ///
+    /// # Panics
+    /// It did.
+    pub fn says_nothing(self) -> Self {
+        assert!(self.stderr.is_empty(), "there should be no words of {}", self.told());
+        self
+    }
+
+    /// Standard output as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    fn told(&self) -> String {
+        format!("`{}` ({}), which said:\n{}", self.words, self.status, self.stderr)
+    }
+}

@@ -1,0 +1,79 @@
+//! Nothing is left over: after runs, after refusals, after a killed command line. These count what the
+//! whole place holds, so `tests/run` gives them a process of their own and one thread.
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cloister_tests::census::Census;
+use cloister_tests::{Call, image};
+use rustix::process::Signal;
+
+/// Runs of the leak test.
+const RUNS: u32 = 200;
+
+/// One test at a time, however the executable is called.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[test]
+fn two_hundred_runs_leave_nothing() {
+    let _turn = alone();
+    let before = Census::take();
+    for number in 0..RUNS {
+        // Every fourth ends in another way than by itself.
+        let (script, code) = match number % 4 {
+            0 => ("exit 3", 3),
+            1 => ("kill -9 $$", 137),
+            2 => ("sleep 1000 & echo x", 0),
+            _ => ("poweroff -f; sleep 1000", 125),
+        };
+        let _outcome = Call::run().option("--memory", "64M").shell(script).output().exits(code);
+    }
+    before.assert_nothing_left("200 runs");
+}
+
+#[test]
+fn a_killed_command_line_leaves_nothing_at_any_moment() {
+    let _turn = alone();
+    let before = Census::take();
+    // A whole start, to spread the moments over it.
+    let whole = Call::run().command(["true"]).output().exits(0).time;
+    for signal in [Signal::KILL, Signal::TERM, Signal::INT] {
+        for part in 0..10 {
+            let moment = whole * part / 9;
+            let mut running = Call::run().shell("sleep 1000").spawn();
+            running.close_stdin();
+            if !running.ends_within(moment) {
+                running.signal(signal);
+            }
+            let _outcome = running.finish();
+            before.assert_nothing_left(&format!("{signal:?} after {moment:?}"));
+        }
+    }
+}
+
+#[test]
+fn refusals_and_failed_starts_leave_nothing() {
+    let _turn = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let panics = image::root_with_init(folder.path(), "panics", "exit 1");
+    let sleeps = image::root_with_init(folder.path(), "sleeps", "while :; do sleep 1000; done");
+    let text = image::written(folder.path(), "text", b"this is no kernel\n");
+    let before = Census::take();
+    let limit = Duration::from_secs(120);
+    for call in [
+        Call::run().option("--kernel", text),
+        Call::run().option("--kernel", image::truncated_kernel(folder.path())),
+        Call::run().option("--memory", "1M"),
+        Call::run().option("--cpus", "1000"),
+        Call::run().option("--rootfs", panics),
+        Call::run().option("--rootfs", sleeps).option("--start-timeout", "3s"),
+        Call::run().option("--workdir", "/no/such"),
+    ] {
+        let _outcome = call.limit(limit).command(["true"]).output().exits(125);
+    }
+    before.assert_nothing_left("refusals");
+}

@@ -1,0 +1,17 @@
+//! Whole-system tests: `cloister` as a user calls it, a real kernel, a real guest.
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+/// Commands: exit codes, arguments, environment, directory, time limit.
+mod commands;
+/// Machines: sizes, several at once, what is in them and what is not.
+mod machines;
+/// Many commands at once in one machine, by the library.
+mod many;
+/// What must be refused, with which words and which exit code.
+mod refusals;
+/// Signals to a command, with and without a terminal.
+mod signals;
+/// Standard streams: whole, apart, streamed, half-closed, slowed down, bounded.
+mod streams;
+/// Terminals: size, resize, modes.
+mod terminals;

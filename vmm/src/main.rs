@@ -11,6 +11,7 @@ use cloister_vmm::{event_loop, probe, seccomp, sys};
 
 fn main() -> ProcessExit {
     let mut times = StartTimes { process_ns: sys::monotonic_ns(), ..StartTimes::default() };
+    sys::share_one_heap();
     if let Some(argument) = std::env::args().nth(1) {
         return answer(&argument);
     }

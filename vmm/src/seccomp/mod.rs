@@ -5,12 +5,11 @@
 
 mod policy;
 
-use std::collections::BTreeMap;
+mod program;
+
 use std::io;
 
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
-
-use policy::{Line, Thread};
+use policy::Thread;
 
 /// Confines the calling thread as a vCPU thread.
 ///
@@ -29,24 +28,8 @@ pub fn confine_loop() -> io::Result<()> {
 }
 
 fn confine(thread: Thread) -> io::Result<()> {
-    let program = compile(thread).map_err(io::Error::other)?;
+    let program = program::compile(policy::TABLE, thread).map_err(io::Error::other)?;
     seccompiler::apply_filter(&program).map_err(io::Error::other)
-}
-
-fn compile(thread: Thread) -> Result<BpfProgram, seccompiler::BackendError> {
-    let mut rules = BTreeMap::new();
-    for line in policy::TABLE {
-        let Line { call, threads, conditions, .. } = line;
-        if !threads.contains(&thread) {
-            continue;
-        }
-        let lines: &mut Vec<_> = rules.entry(*call).or_default();
-        if let Some(conditions) = conditions {
-            lines.push(conditions()?);
-        }
-    }
-    SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64)?
-        .try_into()
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! The allow-list itself: system call, threads, conditions on arguments, reason.
 
-use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
-
 /// Kind of thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Thread {
@@ -14,14 +12,36 @@ pub(super) enum Thread {
 /// One line of the table.
 pub(super) struct Line {
     /// System call number.
-    pub(super) call: i64,
+    pub(super) call: u32,
     /// Threads that may make it.
     pub(super) threads: &'static [Thread],
-    /// Conditions on the arguments; several lines for one call: any of them.
-    pub(super) conditions: Option<fn() -> Result<SeccompRule, BackendError>>,
+    /// What its arguments must be; several lines for one call: any of them.
+    pub(super) check: Check,
     /// Why it is needed. For the reader (and the test that none is empty).
     #[cfg_attr(not(test), expect(dead_code, reason = "documentation that a test reads"))]
     pub(super) reason: &'static str,
+}
+
+/// What an argument must be. Only its low 32 bits are compared: the kernel's own type of each
+/// argument that is named here has no more.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Check {
+    /// Anything.
+    Any,
+    /// Exactly this.
+    Is {
+        /// Which argument, from 0.
+        argument: u32,
+        /// Its value.
+        value: u32,
+    },
+    /// None of these bits is set.
+    Lacks {
+        /// Which argument, from 0.
+        argument: u32,
+        /// The bits.
+        bits: u32,
+    },
 }
 
 const BOTH: &[Thread] = &[Thread::Loop, Thread::Vcpu];
@@ -29,47 +49,47 @@ const LOOP: &[Thread] = &[Thread::Loop];
 const VCPU: &[Thread] = &[Thread::Vcpu];
 
 /// `KVM_RUN`, `_GET_MP_STATE`, `_GET_REGS` of the KVM API.
-const KVM_RUN: u64 = 0xae80;
-const KVM_GET_MP_STATE: u64 = 0x8004_ae98;
-const KVM_GET_REGS: u64 = 0x8090_ae81;
+const KVM_RUN: u32 = 0xae80;
+const KVM_GET_MP_STATE: u32 = 0x8004_ae98;
+const KVM_GET_REGS: u32 = 0x8090_ae81;
 
-/// `fcntl`'s commands as the filter compares them.
-const F_GETFD: u64 = libc::F_GETFD.unsigned_abs() as u64;
-const F_GETFL: u64 = libc::F_GETFL.unsigned_abs() as u64;
-const F_SETFL: u64 = libc::F_SETFL.unsigned_abs() as u64;
+/// Protection is argument 2 of `mmap` and `mprotect`.
+const NOT_EXECUTABLE: Check = Check::Lacks { argument: 2, bits: libc::PROT_EXEC.unsigned_abs() };
 
 const fn line(call: i64, threads: &'static [Thread], reason: &'static str) -> Line {
-    Line { call, threads, conditions: None, reason }
+    line_if(call, threads, Check::Any, reason)
 }
 
-const fn if_arguments(
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "system call numbers of x86-64 are below 1000; `try_from` is not const"
+)]
+const fn line_if(
     call: i64,
     threads: &'static [Thread],
-    conditions: fn() -> Result<SeccompRule, BackendError>,
+    check: Check,
     reason: &'static str,
 ) -> Line {
-    Line { call, threads, conditions: Some(conditions), reason }
+    Line { call: call as u32, threads, check, reason }
 }
 
-fn argument_is(index: u8, value: u64) -> Result<SeccompRule, BackendError> {
-    let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)?;
-    SeccompRule::new(vec![condition])
+/// The command is argument 1 of `ioctl`.
+const fn ioctl(value: u32, reason: &'static str) -> Line {
+    line_if(libc::SYS_ioctl, VCPU, Check::Is { argument: 1, value }, reason)
 }
 
-fn argument_lacks(index: u8, bits: u64) -> Result<SeccompRule, BackendError> {
-    let operator = SeccompCmpOp::MaskedEq(bits);
-    SeccompRule::new(vec![SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, 0)?])
-}
-
-fn not_executable() -> Result<SeccompRule, BackendError> {
-    argument_lacks(2, u64::from(libc::PROT_EXEC.unsigned_abs()))
+/// The command is argument 1 of `fcntl`.
+const fn fcntl(command: i32, threads: &'static [Thread], reason: &'static str) -> Line {
+    let value = command.unsigned_abs();
+    line_if(libc::SYS_fcntl, threads, Check::Is { argument: 1, value }, reason)
 }
 
 /// The whole policy.
 pub(super) const TABLE: &[Line] = &[
-    if_arguments(libc::SYS_ioctl, VCPU, || argument_is(1, KVM_RUN), "runs the guest"),
-    if_arguments(libc::SYS_ioctl, VCPU, || argument_is(1, KVM_GET_MP_STATE), "watchdog"),
-    if_arguments(libc::SYS_ioctl, VCPU, || argument_is(1, KVM_GET_REGS), "watchdog, exit report"),
+    ioctl(KVM_RUN, "runs the guest"),
+    ioctl(KVM_GET_MP_STATE, "watchdog"),
+    ioctl(KVM_GET_REGS, "watchdog, exit report"),
     line(libc::SYS_epoll_wait, LOOP, "the event loop waits"),
     line(libc::SYS_epoll_pwait, LOOP, "the same, as some C libraries call it"),
     line(libc::SYS_epoll_ctl, LOOP, "watches streams as they come and go"),
@@ -83,18 +103,18 @@ pub(super) const TABLE: &[Line] = &[
     line(libc::SYS_writev, LOOP, "vsock streams: gathered from guest buffers"),
     line(libc::SYS_shutdown, LOOP, "half-closes a vsock stream"),
     line(libc::SYS_close, BOTH, "a stream's end"),
-    if_arguments(libc::SYS_fcntl, LOOP, || argument_is(1, F_GETFL), "received streams' flags"),
-    if_arguments(libc::SYS_fcntl, LOOP, || argument_is(1, F_SETFL), "makes them non-blocking"),
-    if_arguments(libc::SYS_fcntl, BOTH, || argument_is(1, F_GETFD), "close, in debug builds"),
+    fcntl(libc::F_GETFL, LOOP, "received streams' flags"),
+    fcntl(libc::F_SETFL, LOOP, "makes them non-blocking"),
+    fcntl(libc::F_GETFD, BOTH, "close, in debug builds"),
     line(libc::SYS_timerfd_settime, LOOP, "time limits of connections, entropy rate"),
     line(libc::SYS_getrandom, LOOP, "the guest's entropy; hash seeds"),
     line(libc::SYS_futex, BOTH, "locks and the vCPU threads' orders"),
     line(libc::SYS_clock_gettime, BOTH, "rate limits, where the vDSO has no clock"),
     line(libc::SYS_brk, BOTH, "the allocator"),
-    if_arguments(libc::SYS_mmap, BOTH, not_executable, "the allocator; never executable"),
+    line_if(libc::SYS_mmap, BOTH, NOT_EXECUTABLE, "the allocator; never executable"),
     line(libc::SYS_munmap, BOTH, "the allocator; a thread's stack at its end"),
     line(libc::SYS_mremap, BOTH, "the allocator"),
-    if_arguments(libc::SYS_mprotect, BOTH, not_executable, "the allocator; never executable"),
+    line_if(libc::SYS_mprotect, BOTH, NOT_EXECUTABLE, "the allocator; never executable"),
     line(libc::SYS_madvise, BOTH, "the allocator; a thread's stack at its end"),
     line(libc::SYS_sigaltstack, BOTH, "a thread's end"),
     line(libc::SYS_rt_sigprocmask, BOTH, "a thread's end, abort, pthread_kill"),

@@ -1,8 +1,13 @@
-use super::*;
+use std::collections::BTreeSet;
+
+use seccompiler::sock_filter;
+
+use super::policy::{Check, TABLE, Thread};
+use super::program::compile;
 
 #[test]
 fn every_line_has_a_reason() {
-    assert!(policy::TABLE.iter().all(|line| !line.reason.is_empty()));
+    assert!(TABLE.iter().all(|line| !line.reason.is_empty()));
 }
 
 #[test]
@@ -25,13 +30,13 @@ fn nothing_opens_or_connects() {
         libc::SYS_mount,
     ];
     for call in forbidden {
-        assert!(policy::TABLE.iter().all(|line| line.call != call), "{call}");
+        assert!(TABLE.iter().all(|line| i64::from(line.call) != call), "{call}");
     }
 }
 
 #[test]
 fn the_lists_stay_short() {
-    let count = |thread| policy::TABLE.iter().filter(|line| line.threads.contains(&thread)).count();
+    let count = |thread| TABLE.iter().filter(|line| line.threads.contains(&thread)).count();
     assert!(count(Thread::Vcpu) <= 35, "{}", count(Thread::Vcpu));
     assert!(count(Thread::Loop) <= 45, "{}", count(Thread::Loop));
 }
@@ -40,7 +45,7 @@ fn the_lists_stay_short() {
 #[expect(unsafe_code, reason = "fork for a test that ends in a kill")]
 fn in_child(thread: Thread, act: fn()) -> i32 {
     // Compiled before the fork: the child of a threaded test process must not allocate much.
-    let program = compile(thread).unwrap();
+    let program = compile(TABLE, thread).unwrap();
     // SAFETY: the child only makes system calls and exits.
     let child = unsafe { libc::fork() };
     assert!(child >= 0);
@@ -81,4 +86,72 @@ fn executable_memory_kills() {
     };
     let status = in_child(Thread::Loop, maps);
     assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS, "{status:#x}");
+}
+
+const ALLOW: u32 = 0x7fff_0000;
+const KILL: u32 = 0x8000_0000;
+
+/// Runs a program as the kernel would. `data`: number, architecture, address, six arguments.
+fn run(program: &[sock_filter], call: u32, architecture: u32, arguments: [u64; 6]) -> u32 {
+    let (mut accumulator, mut place) = (0, 0);
+    loop {
+        let step = &program[place];
+        place += 1;
+        let holds = match step.code {
+            0x20 => {
+                accumulator = match step.k {
+                    0 => call,
+                    4 => architecture,
+                    at => {
+                        let at = at as usize - 16;
+                        let bytes = arguments[at / 8].to_le_bytes();
+                        let word = bytes[at % 8..].first_chunk().unwrap();
+                        u32::from_le_bytes(*word)
+                    }
+                };
+                continue;
+            }
+            0x15 => accumulator == step.k,
+            0x35 => accumulator >= step.k,
+            0x45 => accumulator & step.k != 0,
+            0x06 => return step.k,
+            other => panic!("instruction {other:#x}"),
+        };
+        place += usize::from(if holds { step.jt } else { step.jf });
+    }
+}
+
+fn holds(check: Check, arguments: [u64; 6]) -> bool {
+    let low = |argument: u32| arguments[argument as usize] & u64::from(u32::MAX);
+    match check {
+        Check::Any => true,
+        Check::Is { argument, value } => low(argument) == u64::from(value),
+        Check::Lacks { argument, bits } => low(argument) & u64::from(bits) == 0,
+    }
+}
+
+#[test]
+fn the_program_says_what_the_table_says() {
+    const X86_64: u32 = 0xc000_003e;
+    for thread in [Thread::Loop, Thread::Vcpu] {
+        let program = compile(TABLE, thread).unwrap();
+        let mut values: BTreeSet<u64> = [0, 1, 2, 3, 4, 7, u64::from(u32::MAX)].into();
+        values.extend(TABLE.iter().filter_map(|line| match line.check {
+            Check::Is { value, .. } => Some(u64::from(value)),
+            _ => None,
+        }));
+        let numbers = (0..1024).chain([0x4000_0000, 0x4000_0001, u32::MAX]);
+        for call in numbers {
+            for value in &values {
+                let arguments = [99, *value, *value, 99, 99, 99];
+                let allowed = TABLE.iter().any(|line| {
+                    let same = line.call == call && line.threads.contains(&thread);
+                    same && holds(line.check, arguments)
+                });
+                let expected = if allowed { ALLOW } else { KILL };
+                assert_eq!(run(&program, call, X86_64, arguments), expected, "{call} {value:#x}");
+            }
+            assert_eq!(run(&program, call, 0x4000_0003, [0; 6]), KILL, "{call} as 32 bits");
+        }
+    }
 }

@@ -186,18 +186,12 @@ impl Registers {
     /// A read of any width at any offset; fills all of `data`.
     pub fn read(&mut self, at: u64, data: &mut [u8]) {
         data.fill(0);
-        let value = match at.checked_sub(offset::CONFIG) {
-            Some(start) => {
-                let end = start.saturating_add(data.len() as u64);
-                let range = usize::try_from(start).ok().zip(usize::try_from(end).ok());
-                range.and_then(|(start, end)| self.facts.config.get(start..end)).map(<[u8]>::to_vec)
-            }
-            None if data.len() == 4 => self.register(at).map(|value| value.to_le_bytes().to_vec()),
-            None => None,
+        let read = match at.checked_sub(offset::CONFIG) {
+            Some(start) => self.read_config(start, data),
+            None => self.read_register(at, data),
         };
-        match value {
-            Some(value) => data.copy_from_slice(&value),
-            None => self.reject(),
+        if read.is_none() {
+            self.reject();
         }
     }
 
@@ -213,6 +207,19 @@ impl Registers {
 
     fn reject(&mut self) {
         self.rejected = self.rejected.saturating_add(1);
+    }
+
+    fn read_config(&self, start: u64, data: &mut [u8]) -> Option<()> {
+        let start = usize::try_from(start).ok()?;
+        let end = start.checked_add(data.len())?;
+        data.copy_from_slice(self.facts.config.get(start..end)?);
+        Some(())
+    }
+
+    fn read_register(&self, at: u64, data: &mut [u8]) -> Option<()> {
+        let word = <&mut [u8; 4]>::try_from(data).ok()?;
+        *word = self.register(at)?.to_le_bytes();
+        Some(())
     }
 
     /// The register at `at`; `None`: there is none to be read.

@@ -35,9 +35,10 @@ impl Host for Vsock {
 }
 
 /// Waits until a connection that was begun is made.
-pub(crate) fn finish(socket: &OwnedFd) -> Result<()> {
-    wait(socket, PollFlags::OUT)?;
-    rustix::net::sockopt::socket_error(socket)?
+pub(crate) fn finish(socket: OwnedFd) -> Result<OwnedFd> {
+    wait(&socket, PollFlags::OUT)?;
+    rustix::net::sockopt::socket_error(&socket)??;
+    Ok(socket)
 }
 
 /// Waits until there is something to read.

@@ -70,3 +70,44 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::OwnedFd;
+
+    use rustix::io::Errno;
+    use rustix::pipe::pipe;
+
+    use super::{Log, MAX_LINE};
+
+    fn logged(act: impl FnOnce(&Log)) -> String {
+        let (read, write): (OwnedFd, OwnedFd) = pipe().unwrap();
+        act(&Log::to(write));
+        let mut bytes = vec![0; 4096];
+        let count = rustix::io::read(read, &mut bytes).unwrap();
+        bytes.truncate(count);
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("can't do {0}")]
+    struct Failed(String, #[source] Errno);
+
+    #[test]
+    fn errors_are_one_line_with_their_causes() {
+        let line = logged(|log| log.error(&Failed("a\nb".into(), Errno::NOENT)));
+        assert_eq!(line, "<3>cloister: can't do a b: No such file or directory (os error 2)\n");
+    }
+
+    #[test]
+    fn lines_are_cut() {
+        let line = logged(|log| log.error(&Failed("ä".repeat(5000), Errno::NOENT)));
+        assert!(line.len() <= MAX_LINE + 1 && line.ends_with("ä\n"));
+    }
+
+    #[test]
+    fn the_announcement_is_shown_on_any_console() {
+        let line = logged(|log| log.announce(crate::ANNOUNCEMENT));
+        assert_eq!(line, "<0>cloister: supervisor ready\n");
+    }
+}

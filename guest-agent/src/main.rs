@@ -92,8 +92,10 @@ fn run() -> i32 {
 fn boot_and_serve(start_tsc: u64) -> Result<(), Fatal> {
     // Before anything can end a child.
     sys::block_signals();
+    // On its way to the host and back while this side sets up.
+    let control = begin_to_connect();
     mounts::mount_all()?;
-    // Before any descriptor that has to stay; needs /dev.
+    // Before any other descriptor that has to stay; needs /dev.
     occupy_standard_streams()?;
     let log = Log::open().map_err(|source| Fatal::Open { path: "/dev/kmsg", source })?;
     raise_open_files().map_err(Fatal::OpenFiles)?;
@@ -101,7 +103,7 @@ fn boot_and_serve(start_tsc: u64) -> Result<(), Fatal> {
     let groups = Groups::open(mounts::CGROUP)
         .map_err(|source| Fatal::Open { path: mounts::CGROUP, source })?;
     let announced = announce_if_asked(&log)?;
-    let control = match connect() {
+    let control = match control.and_then(host::finish) {
         Ok(control) => control,
         Err(_) if announced => stay_up()?,
         Err(error) => return Err(Fatal::Connect(error)),
@@ -160,10 +162,10 @@ fn announce_if_asked(log: &Log) -> Result<bool, Fatal> {
     Ok(asked)
 }
 
-fn connect() -> Result<OwnedFd, Errno> {
+/// The standard streams may be closed yet, and their places must stay free for them.
+fn begin_to_connect() -> Result<OwnedFd, Errno> {
     let control = Vsock.connect(cloister_protocol::CONTROL_PORT)?;
-    host::finish(&control)?;
-    Ok(control)
+    rustix::io::fcntl_dupfd_cloexec(&control, 3)
 }
 
 /// There is no host to serve; the machine was only to show that it gets here.

@@ -476,3 +476,92 @@ fn pings_that_nobody_reads_are_bounded() {
     assert!(grown < 1024, "grown by {grown} KiB");
     assert_eq!(bed.event(), Event::Pong { token: u64::MAX });
 }
+
+#[test]
+fn groups_inside_a_commands_group_go_with_it() {
+    let mut bed = Bed::start();
+    let group = bed.group().join("command-1");
+    let script =
+        format!("mkdir -p {0}/a/b {0}/c && echo $$ > {0}/a/b/cgroup.procs", group.display());
+    let exec = bed.shell(1, &script);
+    assert_eq!(bed.output_of(exec), (String::new(), String::new(), ExitStatus::Code(0)));
+    assert!(!group.exists());
+    assert_eq!(bed.log(), "");
+}
+
+/// Somebody who left the group, or got the descriptor from one in it, can't hold the streams.
+#[test]
+fn streams_end_though_another_process_holds_them() {
+    let mut bed = Bed::start();
+    let script = format!(
+        "sh -c 'echo $$ > {}/cgroup.procs; echo out; exec sleep 1000' & sleep 0.2; exit 8",
+        bed.group().parent().unwrap().display()
+    );
+    let exec = bed.shell(1, &script);
+    let (output, _, status) = bed.output_of(exec);
+    assert_eq!((output.as_str(), status), ("out\n", ExitStatus::Code(8)));
+    let children = format!("/proc/{0}/task/{0}/children", bed.supervisor().as_raw_nonzero());
+    for orphan in std::fs::read_to_string(children).unwrap().split_whitespace() {
+        let orphan = rustix::process::Pid::from_raw(orphan.parse().unwrap()).unwrap();
+        rustix::process::kill_process(orphan, rustix::process::Signal::KILL).unwrap();
+    }
+}
+
+#[test]
+fn a_busy_command_starves_nobody() {
+    let mut bed = Bed::start();
+    let exec = bed.shell(1, "exec cat /dev/zero");
+    let mut busy = bed.exec(exec);
+    bed.started(1);
+    let mut output = busy.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut block = vec![0; 1 << 16];
+        while output.read(&mut block).unwrap() > 0 {}
+    });
+    for token in 0..20 {
+        bed.send(&Request::Ping { token });
+        assert_eq!(bed.event(), Event::Pong { token });
+    }
+    let exec = bed.shell(2, "echo through");
+    assert_eq!(bed.output_of(exec).0, "through\n");
+    bed.send(&Request::Signal { id: 1, signal: 9 });
+    assert_eq!(bed.exited(1), ExitStatus::Signal(9));
+    reader.join().unwrap();
+}
+
+#[test]
+fn random_bytes_end_it_in_order() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    for _ in 0..30 {
+        let mut bed = Bed::start();
+        // Frames of true lengths, so that their bodies are looked at, then the end.
+        for _ in 0..20 {
+            let body: Vec<u8> = (0..random()[0] % 6).flat_map(|_| random()).collect();
+            let mut frame = u32::try_from(body.len()).unwrap().to_le_bytes().to_vec();
+            frame.extend(body);
+            if bed.control().write_all(&frame).is_err() {
+                break;
+            }
+        }
+        let _gone = bed.control().shutdown(Shutdown::Write);
+        let (content, log) = bed.end();
+        assert!(!content && log.starts_with("<3>cloister: the "), "{log}");
+    }
+}
+
+#[test]
+fn a_frame_in_single_bytes_is_understood() {
+    let mut bed = Bed::start();
+    let frame = cloister_protocol::frame::encode(&Request::Ping { token: 77 }).unwrap();
+    for byte in frame {
+        bed.send_bytes(&[byte]);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(bed.event(), Event::Pong { token: 77 });
+}

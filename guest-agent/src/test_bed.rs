@@ -243,14 +243,7 @@ impl Drop for Bed {
             let none = rustix::process::WaitOptions::empty();
             let _reaped = rustix::process::waitpid(Some(supervisor), none);
         }
-        eventually("the test's control groups are gone", || {
-            for entry in std::fs::read_dir(&self.group).into_iter().flatten().flatten() {
-                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                    let _busy = std::fs::remove_dir(entry.path());
-                }
-            }
-            std::fs::remove_dir(&self.group).is_ok()
-        });
+        eventually("the test's control groups are gone", || remove_groups(&self.group));
         let _gone = std::fs::remove_dir_all(&self.directory);
     }
 }
@@ -300,15 +293,26 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+fn remove_groups(group: &Path) -> bool {
+    for entry in std::fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_groups(&entry.path());
+        }
+    }
+    std::fs::remove_dir(group).is_ok()
+}
+
+/// Below the group that the test is in, which its user may own, or below the root.
 fn make_group(name: &str) -> PathBuf {
-    let root = HIERARCHIES
+    let memberships = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own = memberships.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    HIERARCHIES
         .iter()
-        .map(Path::new)
-        .find(|root| root.join("cgroup.procs").exists())
-        .expect("these tests need a cgroup v2 hierarchy");
-    let group = root.join(name);
-    std::fs::create_dir(&group).expect("these tests need a writable cgroup v2 hierarchy (root)");
-    group
+        .flat_map(|root| [Path::new(root).join(own), PathBuf::from(root)])
+        .filter(|parent| parent.join("cgroup.kill").exists() || parent.join("cgroup.stat").exists())
+        .map(|parent| parent.join(name))
+        .find(|group| std::fs::create_dir(group).is_ok())
+        .expect("these tests need a cgroup v2 hierarchy where they may make a group (as root)")
 }
 
 fn fork_supervisor(control: UnixStream, directory: &Path, group: &Path) -> Pid {

@@ -17,6 +17,8 @@ pub mod cli;
 
 pub mod commands;
 
+pub mod doctor;
+
 pub mod exit_codes;
 
 pub mod pump;

@@ -6,8 +6,19 @@ use std::fmt::Write as _;
 /// `error` and its causes, each once, and its remedy.
 #[must_use]
 pub fn describe(error: &dyn Error, remedy: Option<&str>) -> String {
-    let mut text = format!("cloister: {error}");
-    let mut last = error.to_string();
+    let mut text = format!("cloister: {}", chain(error));
+    if let Some(remedy) = remedy {
+        // Writing to a string can't fail.
+        write!(text, "\n  What to do: {remedy}").ok();
+    }
+    text
+}
+
+/// `error` and its causes, each once.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut last = text.clone();
     let mut cause = error.source();
     while let Some(error) = cause {
         let words = error.to_string();
@@ -18,9 +29,6 @@ pub fn describe(error: &dyn Error, remedy: Option<&str>) -> String {
         }
         last = words;
         cause = error.source();
-    }
-    if let Some(remedy) = remedy {
-        write!(text, "\n  What to do: {remedy}").ok();
     }
     text
 }

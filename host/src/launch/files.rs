@@ -92,7 +92,7 @@ pub fn check_program(path: &Path) -> Result<(), FileError> {
     }
     // Any execute bit will do here: which of them counts is for exec to say.
     if metadata.permissions().mode() & 0o111 == 0 {
-        let source = io::ErrorKind::PermissionDenied.into();
+        let source = io::Error::from_raw_os_error(libc::EACCES);
         return Err(FileError::open(Role::Vmm, path, source));
     }
     Ok(())

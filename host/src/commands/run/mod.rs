@@ -58,7 +58,7 @@ pub(crate) enum RunError {
     Start(#[from] StartError),
     /// The command did not start.
     #[error(transparent)]
-    Exec(#[from] ExecError),
+    Exec(ExecError),
     /// The machine ended before the command.
     #[error("the machine ended before the command")]
     Ended(#[source] Arc<MachineEnd>),
@@ -84,6 +84,15 @@ impl From<MachineError> for RunError {
         match error {
             MachineError::Ended(end) => Self::Ended(end),
             error => Self::Machine(error),
+        }
+    }
+}
+
+impl From<ExecError> for RunError {
+    fn from(error: ExecError) -> Self {
+        match error {
+            ExecError::Machine(error) => error.into(),
+            error => Self::Exec(error),
         }
     }
 }
@@ -211,14 +220,12 @@ fn tell_start(report: &StartReport) {
 async fn tell_counters(machine: &Machine, console: &Tail) {
     if let Ok(stats) = machine.stats().await {
         eprintln!(
-            "cloister: {} exits ({} device, {} port), {} B from and {} B to the guest by vsock, \
-             {} KiB of the vmm's own memory",
+            "cloister: {} exits ({} device, {} port), {} B from and {} B to the guest by vsock",
             stats.exits,
             stats.mmio_exits,
             stats.port_exits,
             stats.vsock_from_guest_bytes,
-            stats.vsock_to_guest_bytes,
-            stats.own_memory_bytes >> 10
+            stats.vsock_to_guest_bytes
         );
     }
     tell_console(console);

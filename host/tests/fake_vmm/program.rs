@@ -1,0 +1,117 @@
+//! A vmm without a machine: speaks the control protocol on descriptor 3 as its script says, and as the
+//! "guest" runs commands on this host. The script is what follows the magic in the root image.
+
+#![expect(clippy::exit, reason = "the process ends from whichever thread finds that it is over")]
+
+mod control;
+mod guest;
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::process::{ExitCode, exit};
+
+use cloister_vmm::control::{Command, Event, ProbeReport, ProbeVerdict, StartTimes};
+use cloister_vmm::exit::{self as vmm_exit, Exit};
+use control::Control;
+use guest::{Guest, Manners};
+
+fn main() -> ExitCode {
+    let control = Control::inherited();
+    let (command, descriptors) = control.receive().expect("a first command");
+    match command {
+        Command::Probe => {
+            let detail = "a fake".to_owned();
+            let report = ProbeReport { verdict: ProbeVerdict::Hardware, duration_us: 7, detail };
+            control.send(&Event::Probed(report));
+            ExitCode::SUCCESS
+        }
+        Command::Start(_) => start(control, descriptors),
+        other => unreachable!("{other:?} came first"),
+    }
+}
+
+fn start(control: Control, descriptors: Vec<OwnedFd>) -> ExitCode {
+    let [_kvm, _memory, _kernel, root, console] =
+        <[OwnedFd; 5]>::try_from(descriptors).expect("five descriptors");
+    let mut script = String::new();
+    std::fs::File::from(root).read_to_string(&mut script).expect("a script");
+    let script = script.trim_start_matches("070701").trim().to_owned();
+    let words: Vec<&str> = script.split_whitespace().collect();
+    let mut console = std::fs::File::from(console);
+    let running = Event::Running(StartTimes { process_ns: 1, ..StartTimes::default() });
+    match words.as_slice() {
+        ["silent"] => control.until_closed(),
+        ["running"] => {
+            control.send(&running);
+            control.until_closed()
+        }
+        ["dies"] => {
+            eprintln!("boom \x1b[2J");
+            return ExitCode::from(3);
+        }
+        ["killed"] => {
+            let own = rustix::process::getpid();
+            rustix::process::kill_process(own, rustix::process::Signal::ABORT).expect("a signal");
+            control.until_closed()
+        }
+        ["garbage"] => control.send_bytes(&[0xff; 32]),
+        ["long"] => control.send_bytes(&[0; 9000]),
+        ["trailing"] => control.send_bytes(&[3, 0, 0, 0]),
+        ["descriptor"] => control.send_with_descriptor(&running),
+        ["unexpected"] => control.send(&Event::Paused),
+        ["flood"] => control.flood(),
+        ["exit", code] => return report(&control, code.parse().expect("a code")),
+        ["panic"] => {
+            console.write_all(b"Kernel panic - not syncing: \x1b[31mred\r\n").expect("a console");
+            return report(&control, vmm_exit::ExitCode::Panic as u8);
+        }
+        manners => {
+            console.write_all(b"a console line\r\n").expect("a console");
+            control.send(&running);
+            let manners = manners.iter().map(|word| Manners::named(word)).collect();
+            Guest::new(control, manners).serve();
+        }
+    }
+    // Whoever sent something bad waits to be killed for it.
+    control_wait()
+}
+
+fn control_wait() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Ends the machine with a detail that would steer a terminal.
+fn report(control: &Control, code: u8) -> ExitCode {
+    let code = vmm_codes().into_iter().find(|known| *known as u8 == code).expect("a known code");
+    control.send(&Event::Exited(Exit { code, detail: "detail \x1b[1m\nof two lines".into() }));
+    code.into()
+}
+
+fn vmm_codes() -> Vec<vmm_exit::ExitCode> {
+    use vmm_exit::ExitCode::{
+        GuestFault, Halted, Host, HostGone, Image, Kvm, KvmInternal, Panic, Reset, Spec, Stopped,
+        TripleFault,
+    };
+    vec![
+        Stopped,
+        Host,
+        Spec,
+        Image,
+        Kvm,
+        Reset,
+        TripleFault,
+        Halted,
+        KvmInternal,
+        Panic,
+        GuestFault,
+        HostGone,
+    ]
+}
+
+/// The process ends as the machine has.
+fn end(control: &Control, code: vmm_exit::ExitCode) -> ! {
+    control.send(&Event::Exited(Exit { code, detail: String::new() }));
+    exit(i32::from(code as u8))
+}

@@ -1,0 +1,89 @@
+//! An installation with the fake vmm in a folder of its own, and `cloister` run from it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// The folders that `make build` makes, with a fake in them.
+pub(crate) struct Installation {
+    folder: TempDir,
+}
+
+impl Installation {
+    /// With a machine that does as `script` says; see `tests/fake_vmm`.
+    pub(crate) fn new(script: &str) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let installation = Self { folder };
+        let (bin, lib) = (installation.path("bin"), installation.path("lib/cloister"));
+        fs::create_dir_all(&bin).expect("a working file system");
+        fs::create_dir_all(&lib).expect("a working file system");
+        // Hard links keep the names by which a program finds itself, and copy nothing.
+        let cloister = Path::new(env!("CARGO_BIN_EXE_cloister"));
+        place(cloister, &bin.join("cloister"));
+        let fake = cloister.with_file_name("examples").join("fake-vmm");
+        assert!(fake.exists(), "build the test double first: cargo build -p cloister --examples");
+        place(&fake, &bin.join("cloister-vmm"));
+        fs::write(lib.join("vmlinux"), kernel()).expect("a working file system");
+        fs::write(lib.join("rootfs.cpio"), format!("070701{script}"))
+            .expect("a working file system");
+        installation
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The command with nothing of this environment.
+    pub(crate) fn cloister(&self) -> Command {
+        let mut command = Command::new(self.path("bin/cloister"));
+        command.env_clear().stdin(Stdio::null());
+        command
+    }
+
+    /// `cloister run` with these words after it.
+    pub(crate) fn run(&self, words: &[&str]) -> Output {
+        self.cloister().arg("run").args(words).output().expect("a working file system")
+    }
+}
+
+fn place(program: &Path, at: &Path) {
+    if fs::hard_link(program, at).is_err() {
+        fs::copy(program, at).expect("a working file system");
+        fs::set_permissions(at, fs::Permissions::from_mode(0o755)).expect("a working file system");
+    }
+}
+
+/// The least that passes for a kernel: an ELF header and one note segment with a PVH entry.
+pub(crate) fn kernel() -> Vec<u8> {
+    let mut file = Vec::new();
+    file.extend(b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0");
+    file.extend(2u16.to_le_bytes());
+    file.extend(62u16.to_le_bytes());
+    file.extend(1u32.to_le_bytes());
+    file.extend(0u64.to_le_bytes());
+    file.extend(64u64.to_le_bytes());
+    file.extend(0u64.to_le_bytes());
+    file.extend(0u32.to_le_bytes());
+    for half in [64u16, 56, 1, 0, 0, 0] {
+        file.extend(half.to_le_bytes());
+    }
+    file.extend(4u32.to_le_bytes());
+    file.extend(0u32.to_le_bytes());
+    for word in [120u64, 0, 0, 20, 20, 4] {
+        file.extend(word.to_le_bytes());
+    }
+    for word in [4u32, 4, 18] {
+        file.extend(word.to_le_bytes());
+    }
+    file.extend(b"Xen\0");
+    file.extend(0x10_0000u32.to_le_bytes());
+    file
+}
+
+/// What a command wrote, as text.
+pub(crate) fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

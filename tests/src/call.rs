@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// A call to be made.
 #[derive(Debug)]
 pub struct Call {
-    prefix: Prefix,
+    program: PathBuf,
     before: Vec<OsString>,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
@@ -28,14 +29,27 @@ impl Call {
     /// `cloister` with these arguments.
     #[must_use]
     pub fn cloister<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
+        let call = Self::program(&Prefix::built().program());
+        arguments.into_iter().fold(call, Self::argument)
+    }
+
+    /// Another program, without arguments.
+    #[must_use]
+    pub fn program(program: &Path) -> Self {
         Self {
-            prefix: Prefix::built(),
+            program: program.to_path_buf(),
             before: Vec::new(),
-            arguments: arguments.into_iter().map(|one| one.as_ref().to_owned()).collect(),
+            arguments: Vec::new(),
             environment: Vec::new(),
             stdin: None,
             limit: LIMIT,
         }
+    }
+
+    /// A program of this repository, by its path in it.
+    #[must_use]
+    pub fn of_repository(path: &str) -> Self {
+        Self::program(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path))
     }
 
     /// `cloister run`.
@@ -47,7 +61,7 @@ impl Call {
     /// Uses the programs of another prefix.
     #[must_use]
     pub fn prefix(mut self, prefix: &Prefix) -> Self {
-        self.prefix = prefix.clone();
+        self.program = prefix.program();
         self
     }
 
@@ -145,8 +159,8 @@ impl Call {
     }
 
     fn build(&self) -> Command {
-        let program = self.prefix.program();
-        let mut words = self.before.iter().cloned().chain([program.into_os_string()]);
+        let program = self.program.clone().into_os_string();
+        let mut words = self.before.iter().cloned().chain([program]);
         let mut command = Command::new(words.next().expect("there is the program"));
         command.args(words).args(&self.arguments);
         // What the caller of the tests has set must not decide their outcome.
@@ -157,7 +171,8 @@ impl Call {
 
     fn words(&self) -> String {
         let words: Vec<_> = self.arguments.iter().map(|word| word.to_string_lossy()).collect();
-        format!("cloister {}", words.join(" "))
+        let name = self.program.file_name().unwrap_or_default().to_string_lossy();
+        format!("{name} {}", words.join(" "))
     }
 }
 

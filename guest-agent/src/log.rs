@@ -13,6 +13,12 @@ use rustix::fs::{Mode, OFlags};
 /// Longest line, in bytes: the kernel refuses records over about 1,000.
 const MAX_LINE: usize = 900;
 
+/// The kernel's `KERN_EMERG`: what a console shows however quiet it is.
+const EMERGENCY: u8 = 0;
+
+/// The kernel's `KERN_ERR`: in the log, and on a console only if that was asked for.
+const ERROR: u8 = 3;
+
 /// Where the supervisor tells what goes wrong.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -32,21 +38,24 @@ impl Log {
         Self { output }
     }
 
-    /// An error, with its causes.
+    /// An error that the machine lives on with, and its causes.
     pub(crate) fn error(&self, error: &dyn Error) {
-        // 3: KERN_ERR, which a kernel told to be quiet still shows.
-        self.line(3, &chain(error));
+        self.line(ERROR, &chain(error));
     }
 
-    /// A fault of the supervisor's own.
+    /// The error that ends the machine, and its causes.
+    pub(crate) fn fatal(&self, error: &dyn Error) {
+        self.line(EMERGENCY, &chain(error));
+    }
+
+    /// A fault of the supervisor's own, which ends the machine too.
     pub(crate) fn panic(&self, panic: &PanicHookInfo<'_>) {
-        self.line(3, &panic.to_string());
+        self.line(EMERGENCY, &panic.to_string());
     }
 
-    /// Something that a person should see even on a quiet console.
+    /// Something that was asked for on the console.
     pub(crate) fn announce(&self, text: &str) {
-        // 0: KERN_EMERG, shown at every console level.
-        self.line(0, text);
+        self.line(EMERGENCY, text);
     }
 
     /// There is nowhere to tell that the log can't be written, so that is ignored.

@@ -83,7 +83,7 @@ fn run() -> i32 {
     if let Err(error) = boot_and_serve(start_tsc)
         && let Ok(log) = Log::open()
     {
-        log.error(&error);
+        log.fatal(&error);
     }
     end_machine()
 }

@@ -551,7 +551,7 @@ fn random_bytes_end_it_in_order() {
         }
         let _gone = bed.control().shutdown(Shutdown::Write);
         let (content, log) = bed.end();
-        assert!(!content && log.starts_with("<3>cloister: the "), "{log}");
+        assert!(!content && log.starts_with("<0>cloister: the "), "{log}");
     }
 }
 

@@ -356,7 +356,7 @@ fn be_supervisor(control: UnixStream, directory: &Path, group: &Path) -> i32 {
     match Server::new(control, &host, &groups, &log).and_then(|server| server.run(1)) {
         Ok(()) => 0,
         Err(error) => {
-            log.error(&error);
+            log.fatal(&error);
             assert!(!chain(&error).is_empty());
             1
         }

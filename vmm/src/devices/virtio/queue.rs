@@ -103,7 +103,8 @@ impl Queue {
         Ok(Some(Chain { head, segments, readable }))
     }
 
-    /// Puts the chain back that was popped last, as if it had not been popped.
+    /// Puts back one of the chains that were popped last, in any order. It will be read and checked
+    /// anew.
     pub fn unpop(&mut self, chain: Chain) {
         self.spare = chain.segments;
         self.ring.go_to_previous_position();

@@ -225,11 +225,10 @@ fn push_packets(
     chains: Vec<Chain>,
     header: Option<Header>,
 ) -> Result<(), QueueFault> {
-    let mut unused = Vec::new();
     let mut rest = header;
     for chain in chains {
         let Some(header) = rest else {
-            unused.push(chain);
+            rx.unpop(chain);
             continue;
         };
         let room = Chain::bytes(chain.writable()).saturating_sub(HEADER_SIZE).min(MAX_DATA);
@@ -238,10 +237,6 @@ fn push_packets(
         rest = (left > 0).then_some(Header { length: left, ..header });
         rx.write(chain.writable(), &Header { length, ..header }.to_bytes())?;
         rx.push(chain, length.saturating_add(HEADER_LENGTH))?;
-    }
-    // The ring goes back one by one.
-    for chain in unused.into_iter().rev() {
-        rx.unpop(chain);
     }
     Ok(())
 }

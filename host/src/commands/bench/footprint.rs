@@ -5,6 +5,9 @@ use std::io;
 
 use serde::Serialize;
 
+/// Name of the memfd that [`crate::launch::memory::guest_memory`] makes.
+pub const GUEST_MEMORY: &str = "guest-memory";
+
 /// One process at one moment, from `/proc`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Footprint {
@@ -94,6 +97,14 @@ Private_Dirty:         4 kB
         assert_eq!(found.beside_guest_kib, 716);
         assert_eq!(found.private_dirty_kib, 16);
         assert_eq!(Footprint::of_maps(MAPS, "other").guest_kib, 0);
+    }
+
+    #[test]
+    fn the_product_s_guest_memory_has_the_name_that_is_looked_for() {
+        let memory = crate::launch::memory::guest_memory(4096).unwrap();
+        let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&memory));
+        let path = fs::read_link(link).unwrap();
+        assert_eq!(path.to_str(), Some(format!("/memfd:{GUEST_MEMORY} (deleted)").as_str()));
     }
 
     #[test]

@@ -166,10 +166,8 @@ impl Axis {
 
     fn tick(&self, value: f64, bottom: f64, unit: &str) -> String {
         let x = self.x(value);
-        let line = format!(
-            r##"<path d="M{x:.1} {:.1}V{bottom:.1}" stroke="#dddddd"/>"##,
-            TOP - 10.0
-        );
+        let line =
+            format!(r##"<path d="M{x:.1} {:.1}V{bottom:.1}" stroke="#dddddd"/>"##, TOP - 10.0);
         line + &text(x, bottom + 18.0, "middle", 12, &number(value, unit))
     }
 }

@@ -1,0 +1,186 @@
+//! `cloister bench`: measures starts, commands and streams of machines like any other.
+
+pub mod arguments;
+mod boot;
+mod exec;
+pub mod footprint;
+pub mod plot;
+pub mod report;
+pub mod statistics;
+mod vsock;
+
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use cloister_protocol::message::ExitStatus;
+use cloister_vmm::spec::VmSpec;
+
+use crate::exit_codes;
+use crate::launch::LaunchSpec;
+use crate::launch::files::{FileError, Files};
+use crate::machine::{
+    Command, ExecError, ExecSpec, Machine, MachineError, StartError, StdioSpec, Streams,
+};
+use crate::report::describe;
+use arguments::{Bench, BenchArgs, CommonArgs};
+use report::Report;
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+enum BenchError {
+    /// This program can't find its files.
+    #[error(transparent)]
+    Files(#[from] FileError),
+    /// The runtime can't be made.
+    #[error("can't set up the runtime")]
+    Runtime(#[source] io::Error),
+    /// A machine did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A command did not start.
+    #[error(transparent)]
+    Exec(#[from] ExecError),
+    /// The machine ended or did not answer.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// The vmm can't be looked at.
+    #[error("can't read what the vmm uses from /proc")]
+    Footprint(#[source] io::Error),
+    /// A stream failed.
+    #[error("can't use a command's streams")]
+    Stream(#[source] io::Error),
+    /// A command did something else than it should.
+    #[error("the measured command ended with {0:?}")]
+    Command(ExitStatus),
+    /// A stream ended early.
+    #[error("a stream of {expected} bytes came to its end after {got}")]
+    Short {
+        /// Its length.
+        expected: u64,
+        /// What came.
+        got: u64,
+    },
+    /// The result can't be written.
+    #[error("can't write {}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is nothing to report; never with a count of at least one.
+    #[error("nothing was measured")]
+    Nothing,
+}
+
+impl BenchError {
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Files(error) => error.remedy(),
+            Self::Start(error) => error.remedy(),
+            _ => None,
+        }
+    }
+}
+
+/// Measures and tells; the exit code.
+#[must_use]
+pub fn bench(arguments: &BenchArgs) -> u8 {
+    match measure(&arguments.bench) {
+        Ok(()) => exit_codes::OK,
+        Err(error) => {
+            eprintln!("{}", describe(&error, error.remedy()));
+            exit_codes::FAILED
+        }
+    }
+}
+
+fn measure(bench: &Bench) -> Result<(), BenchError> {
+    let common = match bench {
+        Bench::Boot(arguments) => &arguments.common,
+        Bench::Exec(arguments) => &arguments.common,
+        Bench::Vsock(arguments) => &arguments.common,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(BenchError::Runtime)?;
+    let launch = launch_spec(common)?;
+    let report = runtime.block_on(async {
+        match bench {
+            Bench::Boot(arguments) => boot::measure(arguments, &launch).await,
+            Bench::Exec(arguments) => exec::measure(arguments, launch).await,
+            Bench::Vsock(arguments) => vsock::measure(arguments, launch).await,
+        }
+    })?;
+    tell(&report, common)
+}
+
+fn launch_spec(common: &CommonArgs) -> Result<LaunchSpec, BenchError> {
+    let files = Files::find(common.kernel.clone(), common.rootfs.clone())?;
+    let vm = VmSpec { vcpus: common.cpus, memory_mib: common.memory, extra_cmdline: String::new() };
+    Ok(LaunchSpec::new(files, vm))
+}
+
+fn tell(report: &Report, common: &CommonArgs) -> Result<(), BenchError> {
+    if let Some(path) = &common.svg {
+        fs::write(path, report.plot().svg()).map_err(wrap_write(path))?;
+    }
+    let text = if common.json { report.json() } else { report.table() };
+    io::stdout().write_all(text.as_bytes()).map_err(wrap_write(Path::new("standard output")))
+}
+
+fn wrap_write(path: &Path) -> impl FnOnce(io::Error) -> BenchError {
+    move |source| BenchError::Write { path: path.to_owned(), source }
+}
+
+/// A command with pipes, and the host's ends of them.
+async fn start_command(
+    machine: &Machine,
+    arguments: &[&str],
+    stdin: bool,
+) -> Result<(Command, Option<UnixStream>, UnixStream), BenchError> {
+    let mut spec = ExecSpec::new(arguments.iter().copied());
+    spec.stdio = StdioSpec::Pipes { stdin };
+    let mut command = machine.exec(spec).await?;
+    match command.take_streams() {
+        Some(Streams::Pipes { stdin, stdout, .. }) => Ok((command, stdin, stdout)),
+        _ => Err(BenchError::Stream(io::ErrorKind::NotConnected.into())),
+    }
+}
+
+/// Waits for a command that is to end well.
+async fn expect_success(command: &mut Command) -> Result<(), BenchError> {
+    match command.wait().await? {
+        ExitStatus::Code(0) => Ok(()),
+        other => Err(BenchError::Command(other)),
+    }
+}
+
+/// Runs blocking input or output beside the runtime, which drives the machine meanwhile.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, BenchError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(BenchError::Stream),
+        Err(error) => Err(BenchError::Stream(io::Error::other(error))),
+    }
+}
+
+/// Reads to the end; how much there was.
+fn drain(mut stream: UnixStream) -> io::Result<u64> {
+    let mut buffer = vec![0; STREAM_CHUNK];
+    let mut total = 0_u64;
+    loop {
+        match stream.read(&mut buffer)? {
+            0 => return Ok(total),
+            count => total += count as u64,
+        }
+    }
+}
+
+/// Bytes of one read or write of a measured stream: what `cat` uses in the guest.
+const STREAM_CHUNK: usize = 128 << 10;

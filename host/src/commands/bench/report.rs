@@ -1,0 +1,257 @@
+//! What a bench found: as a table for a person, as JSON for a program, as a plot.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use cloister_vmm::spec::VmSpec;
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+
+use super::footprint::Footprint;
+use super::plot::{Plot, Row};
+use super::statistics::Summary;
+
+/// Version of the JSON: changes when a field changes its meaning or goes away.
+pub const SCHEMA: &str = "cloister-bench-1";
+
+/// One bench's result.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// Which bench.
+    pub bench: &'static str,
+    /// What it measures.
+    pub measures: &'static str,
+    /// Where.
+    pub environment: Environment,
+    /// The machines' vCPUs.
+    pub cpus: u8,
+    /// The machines' memory.
+    pub memory_mib: u32,
+    /// What was found.
+    pub lines: Vec<Line>,
+}
+
+/// Where something was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Environment {
+    /// The host's kernel.
+    pub kernel: String,
+    /// The host's processor.
+    pub processor: String,
+    /// How many of them this program may use.
+    pub processors: usize,
+}
+
+/// One thing that was measured, many times.
+#[derive(Clone, Debug, Serialize)]
+pub struct Line {
+    /// Its name for programs.
+    pub key: &'static str,
+    /// Its name for people.
+    pub name: &'static str,
+    /// Unit of every number.
+    pub unit: Unit,
+    /// Whether it is a part of the total.
+    pub is_stage: bool,
+    /// In a few numbers.
+    pub summary: Summary,
+    /// Every measurement, in order.
+    pub samples: Vec<u64>,
+}
+
+/// What a line counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Time.
+    Nanoseconds,
+    /// Throughput.
+    BytesPerSecond,
+    /// Memory.
+    Kib,
+    /// Things.
+    Count,
+}
+
+impl Environment {
+    /// Of this machine.
+    #[must_use]
+    pub fn here() -> Self {
+        let uname = rustix::system::uname();
+        let (release, version) = (uname.release(), uname.version());
+        Self {
+            kernel: format!("{} {}", release.to_string_lossy(), version.to_string_lossy()),
+            processor: processor(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
+            processors: std::thread::available_parallelism().map_or(1, Into::into),
+        }
+    }
+}
+
+fn processor(cpuinfo: &str) -> String {
+    let line = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+    line.map_or("unknown", |line| line.trim_start_matches([' ', '\t', ':'])).to_owned()
+}
+
+impl Unit {
+    /// A number for a person, in a column of its unit.
+    fn show(self, value: u64) -> String {
+        match self {
+            Self::Nanoseconds => format!("{:.3}", scaled(value, 1e6)),
+            Self::BytesPerSecond => format!("{:.1}", scaled(value, f64::from(1 << 20))),
+            Self::Kib | Self::Count => value.to_string(),
+        }
+    }
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Nanoseconds => "ms",
+            Self::BytesPerSecond => "MiB/s",
+            Self::Kib => "KiB",
+            Self::Count => "",
+        }
+    }
+}
+
+/// `value` in units of `unit`.
+#[must_use]
+#[expect(clippy::cast_precision_loss, reason = "shown with a few digits")]
+pub fn scaled(value: u64, unit: f64) -> f64 {
+    value as f64 / unit
+}
+
+impl Line {
+    /// `None` if there are no samples.
+    #[must_use]
+    pub fn new(
+        key: &'static str,
+        name: &'static str,
+        unit: Unit,
+        samples: impl IntoIterator<Item = u64>,
+    ) -> Option<Self> {
+        let samples: Vec<_> = samples.into_iter().collect();
+        let summary = Summary::of(samples.iter().copied())?;
+        Some(Self { key, name, unit, is_stage: false, summary, samples })
+    }
+
+    /// A part of the total.
+    #[must_use]
+    pub fn stage(
+        key: &'static str,
+        name: &'static str,
+        samples: impl IntoIterator<Item = u64>,
+    ) -> Option<Self> {
+        Some(Self { is_stage: true, ..Self::new(key, name, Unit::Nanoseconds, samples)? })
+    }
+}
+
+impl Report {
+    /// Without lines.
+    #[must_use]
+    pub fn new(bench: &'static str, measures: &'static str, vm: &VmSpec) -> Self {
+        Self {
+            schema: SCHEMA,
+            bench,
+            measures,
+            environment: Environment::here(),
+            cpus: vm.vcpus,
+            memory_mib: vm.memory_mib,
+            lines: Vec::new(),
+        }
+    }
+
+    /// Adds what the vmm cost beside the guest's memory; `None` if that was never looked at.
+    pub fn add_footprints(&mut self, found: impl IntoIterator<Item = Footprint>) -> Option<()> {
+        let found: Vec<_> = found.into_iter().collect();
+        let line = |key, name, unit, part: fn(&Footprint) -> u64| {
+            Line::new(key, name, unit, found.iter().map(part))
+        };
+        let kib = Unit::Kib;
+        self.lines.extend([
+            line("vmm_memory", "vmm memory beside the guest's", kib, |f| f.beside_guest_kib)?,
+            line("vmm_private", "of that written by the vmm", kib, |f| f.private_dirty_kib)?,
+            line("guest_memory", "guest memory in use", kib, |f| f.guest_kib)?,
+            line("vmm_threads", "threads of the vmm", Unit::Count, |f| f.threads)?,
+            line("vmm_descriptors", "descriptors of the vmm", Unit::Count, |f| f.descriptors)?,
+        ]);
+        Some(())
+    }
+
+    /// For programs; see `benches/README.md`.
+    #[must_use]
+    pub fn json(&self) -> String {
+        // Plain numbers and strings always can be encoded.
+        serde_json::to_string_pretty(self).unwrap_or_default() + "\n"
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_header(["", "", "median", "p90", "p99", "min", "max", "n"]);
+        for line in &self.lines {
+            let Summary { count, min, median, p90, p99, max } = line.summary;
+            let numbers = [median, p90, p99, min, max].map(|value| line.unit.show(value));
+            let mut cells = vec![line.name.to_owned(), line.unit.word().to_owned()];
+            cells.extend(numbers);
+            cells.push(count.to_string());
+            table.add_row(cells);
+        }
+        for column in table.column_iter_mut().skip(2) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        let mut text = String::new();
+        // Writing to a string can't fail.
+        writeln!(text, "{}: {}", self.bench, self.measures).ok();
+        writeln!(text, "{}", self.subtitle()).ok();
+        writeln!(text, "{table}").ok();
+        text
+    }
+
+    fn subtitle(&self) -> String {
+        let Self { cpus, memory_mib, environment, .. } = self;
+        format!("{cpus} vCPU, {memory_mib} MiB; host: {}", environment.processor)
+    }
+
+    /// The bars: the whole with its stages, then every line of the unit that matters most, the first's.
+    #[must_use]
+    pub fn plot(&self) -> Plot {
+        let stages: Vec<_> = self.lines.iter().filter(|line| line.is_stage).collect();
+        let unit = Unit::Nanoseconds;
+        let mut rows = Vec::new();
+        if !stages.is_empty() {
+            let parts = stages.iter().map(|line| (line.name.to_owned(), ms(line.summary.median)));
+            rows.push(Row {
+                label: "stages, medians".into(),
+                parts: parts.collect(),
+                ..Row::default()
+            });
+        }
+        for line in self.lines.iter().filter(|line| line.unit == unit) {
+            // A stage has the colour that it has in the row of all.
+            let part = if line.is_stage { line.name } else { "" };
+            rows.push(Row {
+                label: line.name.to_owned(),
+                parts: vec![(part.to_owned(), ms(line.summary.median))],
+                dots: line.samples.iter().map(|sample| ms(*sample)).collect(),
+                limit: None,
+            });
+        }
+        Plot {
+            title: format!("{}: {}", self.bench, self.measures),
+            subtitle: self.subtitle(),
+            unit: unit.word(),
+            rows,
+        }
+    }
+}
+
+fn ms(nanoseconds: u64) -> f64 {
+    scaled(nanoseconds, 1e6)
+}
+
+#[cfg(test)]
+#[path = "report_test.rs"]
+mod tests;

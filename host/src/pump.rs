@@ -157,24 +157,19 @@ fn write_all(target: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Pumps this process's standard input to a command, until either ends. `at_end` is sent when the input
-/// ends (a terminal takes its end of file as a character); without it the stream is shut down for
-/// writing, which is the command's end of file.
+/// Pumps this process's standard input to a command, until either ends; at the input's end the stream is
+/// shut down for writing, which is the command's end of file (the supervisor types it into a terminal).
 ///
 /// Nobody waits for this pump: it may sit in a read that never returns, and ends with the process.
 ///
 /// # Errors
 /// The system refuses a thread.
-pub fn start_input(mut stream: UnixStream, at_end: Option<u8>) -> io::Result<()> {
+pub fn start_input(mut stream: UnixStream) -> io::Result<()> {
     let pump = move || {
         // What can't be written is for a command that reads no more; that is its good right.
-        if pump_input(&mut stream).is_err() {
-            return;
+        if pump_input(&mut stream).is_ok() {
+            stream.shutdown(Shutdown::Write).ok();
         }
-        match at_end {
-            Some(byte) => stream.write_all(&[byte]).ok(),
-            None => stream.shutdown(Shutdown::Write).ok(),
-        };
     };
     thread::Builder::new().name("standard input".into()).stack_size(STACK).spawn(pump)?;
     Ok(())

@@ -189,7 +189,3 @@ impl LaunchError {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "launch_test.rs"]
-mod tests;

@@ -321,7 +321,11 @@ impl Guest {
         let (mut keys, mut screen) = (stream.try_clone()?, stream.try_clone()?);
         let (mut to_terminal, mut from_terminal) =
             (File::from(ours.try_clone()?), File::from(ours));
-        thread::spawn(move || io::copy(&mut keys, &mut to_terminal));
+        thread::spawn(move || {
+            io::copy(&mut keys, &mut to_terminal).ok();
+            // What a terminal takes for the end of what is typed.
+            to_terminal.write_all(&[4]).ok();
+        });
         thread::spawn(move || {
             // Ends with an error when the command and all its children have closed their end.
             io::copy(&mut from_terminal, &mut screen).ok();

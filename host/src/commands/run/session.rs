@@ -14,8 +14,6 @@ use cloister_protocol::message::ExitStatus;
 
 /// How long after its time limit a command may still be reported; then the guest is not believed.
 const OVERDUE: Duration = Duration::from_secs(10);
-/// What a terminal takes for the end of what is typed (`^D`).
-const END_OF_FILE: u8 = 4;
 
 /// Runs the plan's command in `machine`; the exit code.
 pub(super) async fn run(
@@ -62,13 +60,13 @@ fn connect(command: &mut Command, stdin: bool) -> io::Result<Vec<Output>> {
         None => Ok(Vec::new()),
         Some(Streams::Terminal(stream)) => {
             if stdin {
-                pump::start_input(stream.try_clone()?, Some(END_OF_FILE))?;
+                pump::start_input(stream.try_clone()?)?;
             }
             Ok(vec![pump::start_output(stream, Target::Stdout)?])
         }
         Some(Streams::Pipes { stdin, stdout, stderr }) => {
             if let Some(stdin) = stdin {
-                pump::start_input(stdin, None)?;
+                pump::start_input(stdin)?;
             }
             Ok(vec![
                 pump::start_output(stdout, Target::Stdout)?,

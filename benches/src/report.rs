@@ -59,6 +59,8 @@ pub struct SubjectReport {
     pub name: &'static str,
     /// Its command line.
     pub command: String,
+    /// The first line of what it says about its version.
+    pub version: String,
     /// Exec to marker, in nanoseconds.
     pub total_ns: Summary,
     /// Memory beside the guest's, in KiB.
@@ -174,7 +176,7 @@ impl Report {
     /// The name of its files.
     fn stem(&self) -> String {
         let condition = if self.favordynmods { "" } else { "-without-favordynmods" };
-        format!("{}{condition}", self.bench)
+        format!("compare-{}{condition}", self.bench)
     }
 
     /// Writes its JSON and its plot into `folder`.
@@ -257,6 +259,7 @@ impl SubjectReport {
         Some(Self {
             name: subject.name(),
             command: subject.command(job),
+            version: subject.version(),
             total_ns: Summary::of(runs.iter().map(|run| run.total_ns))?,
             beside_guest_kib: Summary::of(runs.iter().map(|run| run.footprint.beside_guest_kib))?,
             stages: stage_medians(&runs),

@@ -91,7 +91,7 @@ fn times_are_judged_only_where_they_are_instructions() {
     report.mode = Mode::Deterministic;
     report.favordynmods = false;
     assert!(!report.judges_time());
-    assert_eq!(report.stem(), "toy-without-favordynmods");
+    assert_eq!(report.stem(), "compare-toy-without-favordynmods");
 }
 
 #[test]

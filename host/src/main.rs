@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Ok(cli) => match cli.command {
             Command::Run(arguments) => commands::run::run(arguments),
             Command::Doctor(arguments) => commands::doctor::doctor(arguments),
+            Command::Bench(arguments) => commands::bench::bench(&arguments),
             Command::Completion(arguments) => commands::completion::completion(&arguments),
         },
         // Also how clap returns what --help and --version print.

@@ -138,6 +138,15 @@ impl Subject {
         }
     }
 
+    /// The first line of what it says about its version; empty if it says nothing.
+    #[must_use]
+    pub fn version(&self) -> String {
+        let (Self::Cloister(program) | Self::Qemu(program)) = self;
+        let output = std::process::Command::new(program).arg("--version").output();
+        let text = output.map(|output| output.stdout).unwrap_or_default();
+        String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
+    }
+
     /// Opens and makes everything that is not measured.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
 use cloister_vmm::spec::{MAX_EXTRA_CMDLINE, MAX_VCPUS};
 
+use crate::commands::bench::arguments::BenchArgs;
 use crate::quantity::{cpus, memory_mib, time_limit};
 
 /// Run commands in microVMs of their own.
@@ -56,6 +57,8 @@ pub enum Command {
     Run(RunArgs),
     /// Check whether this host can run machines, and tell what to do if not.
     Doctor(DoctorArgs),
+    /// Measure starts, commands and streams of machines on this host.
+    Bench(BenchArgs),
     /// Print a completion script for a shell.
     Completion(CompletionArgs),
 }

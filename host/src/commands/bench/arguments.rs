@@ -113,6 +113,9 @@ pub struct CommonArgs {
     /// Print one JSON object, for programs, in place of the table.
     #[arg(long)]
     pub json: bool,
+    /// Write the JSON and a plot into this folder, as BENCH.json and BENCH.svg.
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub save: Option<PathBuf>,
     /// Write a plot there.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub svg: Option<PathBuf>,

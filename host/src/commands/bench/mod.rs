@@ -129,6 +129,12 @@ fn tell(report: &Report, common: &CommonArgs) -> Result<(), BenchError> {
     if let Some(path) = &common.svg {
         fs::write(path, report.plot().svg()).map_err(wrap_write(path))?;
     }
+    if let Some(folder) = &common.save {
+        let path = |extension| folder.join(report.bench).with_extension(extension);
+        for (path, text) in [(path("json"), report.json()), (path("svg"), report.plot().svg())] {
+            fs::write(&path, text).map_err(wrap_write(&path))?;
+        }
+    }
     let text = if common.json { report.json() } else { report.table() };
     io::stdout().write_all(text.as_bytes()).map_err(wrap_write(Path::new("standard output")))
 }

@@ -146,6 +146,19 @@ fn a_guest_that_closes_gets_its_reset_after_its_data_is_written() {
 }
 
 #[test]
+fn a_guest_that_closes_without_reading_is_an_end_and_no_error() {
+    let mut peer = Peer::without_buffers();
+    peer.post(2);
+    let mut stream = peer.connect_to_host(GUEST_PORT, HOST_PORT);
+    stream.write_all(&[1; 100_000]).unwrap();
+    peer.send(&data_packet(GUEST_PORT, HOST_PORT, b"enough"), b"enough");
+    let close = Header { flags: 3, ..packet(Operation::Shutdown, GUEST_PORT, HOST_PORT) };
+    peer.send(&close, &[]);
+    assert_eq!(read_all(&mut stream), (b"enough".to_vec(), true));
+    assert_eq!(stream.write(b"x").unwrap_err().kind(), std::io::ErrorKind::BrokenPipe);
+}
+
+#[test]
 fn what_a_guest_sent_before_it_reset_still_arrives() {
     let mut peer = Peer::new();
     let mut stream = peer.connect_to_host(GUEST_PORT, HOST_PORT);
@@ -432,6 +445,23 @@ fn tiny_receive_buffers_do_not_stop_a_stream() {
     let lengths: Vec<_> = used.map(|(_, length)| length).collect();
     assert_eq!((lengths.len(), lengths[0], lengths[127]), (128, 44, 46));
     assert_eq!(stats(&peer).vsock_to_guest_bytes, 254);
+}
+
+#[test]
+fn a_new_driver_never_meets_the_old_ones_connections() {
+    let mut peer = Peer::new();
+    let mut stream = peer.connect_to_host(GUEST_PORT, HOST_PORT);
+    stream.write_all(b"for the old one").unwrap();
+    // The new driver is up before the event loop has its turn.
+    peer.guest.start(true);
+    let (theirs, mut fresh) = pair();
+    peer.guest.transport.connect(1, 5, theirs);
+    let mut peer = Peer::over(peer.guest);
+    peer.post(128);
+    peer.run();
+    assert_eq!(operations(&peer.packets(true)), [Operation::Request]);
+    assert!(read_all(&mut stream).1 && !read_all(&mut fresh).1);
+    assert_eq!(stats(&peer).connections, 1);
 }
 
 #[test]

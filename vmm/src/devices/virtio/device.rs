@@ -49,8 +49,9 @@ pub trait Device {
     fn sources(&self) -> Vec<RawFd>;
     /// The driver is ready: here is a validated queue for each of [`Facts::queue_sizes`].
     fn start(&mut self, queues: Vec<Queue>);
-    /// The driver is gone: ends all work in flight and gives the queues back. Does nothing when
-    /// stopped; a transport calls it on every reset.
+    /// The driver is gone: gives the queues back, and with them all use of guest memory ends. Makes no
+    /// system call, for a vCPU thread may make few; what else there is to end, the next `work` ends,
+    /// which comes soon. Does nothing when stopped; a transport calls it on every reset.
     fn stop(&mut self) -> Vec<Queue>;
     /// Bounded work. Consumes the readiness of a source.
     ///

@@ -12,6 +12,9 @@ use vm_memory::VolatileSlice;
 
 /// Most pieces of memory in one call. More is a short transfer, which every caller expects.
 const MAX_PIECES: usize = 64;
+/// Most reads of a discard: 1 MiB, five times a socket's usual buffer, in which the rest of what the
+/// peer wrote lies.
+const MAX_DISCARDS: usize = 64;
 
 /// Fills `buffer` from the host kernel's random number generator.
 ///
@@ -80,6 +83,17 @@ pub fn receive(stream: BorrowedFd<'_>, pieces: &[VolatileSlice<'_>]) -> io::Resu
     // memory or a buffer that the caller borrows exclusively, so no Rust reference sees the write.
     // There is no control buffer: descriptors that the peer sends are closed by the kernel.
     retry(|| unsafe { libc::recvmsg(stream.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) })
+}
+
+/// Empties a stream socket that was shut for reading. Closing it full would show its peer an error
+/// (`ECONNRESET`) after the last data instead of the end.
+pub fn discard(stream: BorrowedFd<'_>) {
+    let mut scratch = [0_u8; 16 << 10];
+    for _ in 0..MAX_DISCARDS {
+        if !receive(stream, &[VolatileSlice::from(&mut scratch[..])]).is_ok_and(|count| count > 0) {
+            break;
+        }
+    }
 }
 
 /// A message of nothing but these pieces of memory.

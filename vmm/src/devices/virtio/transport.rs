@@ -50,11 +50,7 @@ impl<D: Device> Transport<D> {
         match self.registers.write(offset, data) {
             Effect::None => {}
             Effect::Start => self.start(),
-            Effect::Stop => {
-                drop(self.device.stop());
-                // What the stop left to tell the host is fetched after the next `process`.
-                self.signal_queue(0);
-            }
+            Effect::Stop => self.stop(),
             Effect::Notify(queue) => self.signal_queue(queue),
         }
     }
@@ -161,8 +157,14 @@ impl<D: Device> Transport<D> {
         queues.map(|queue| queue.validate(&self.memory, event_index)).collect()
     }
 
-    fn break_down(&mut self, fault: Fault) {
+    /// Takes the queues away at once; the event loop does the rest.
+    fn stop(&mut self) {
         drop(self.device.stop());
+        self.signal_queue(0);
+    }
+
+    fn break_down(&mut self, fault: Fault) {
+        self.stop();
         self.fault = Some(fault);
         if self.registers.break_down() {
             self.signal_interrupt();

@@ -15,11 +15,8 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use super::super::sys;
 use super::backlog::Backlog;
 use super::credit::{ReceiveCredit, SendCredit};
-use super::packet::{Header, Key, Operation, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
+use super::packet::{Header, Key, MAX_DATA, Operation, SHUTDOWN_RECEIVE, SHUTDOWN_SEND};
 use super::state::{Ended, Outbox, Outcome, Phase};
-
-/// Most data that is read from a stream at once: what Linux sends in a packet at most, too.
-pub const MAX_DATA: usize = 64 << 10;
 
 /// A connection. See the module.
 #[derive(Debug)]
@@ -212,6 +209,9 @@ impl Connection {
         self.phase = Phase::Draining;
         self.outbox = Outbox::default();
         self.shut_stream(Shutdown::Read);
+        if let Some(stream) = &self.stream {
+            sys::discard(stream.as_fd());
+        }
         !self.backlog.is_empty() && !self.host_gone
     }
 

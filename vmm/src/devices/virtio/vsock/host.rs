@@ -14,6 +14,7 @@ impl Transport<Vsock> {
     /// [`Event::Refused`]; at once when the guest's driver is not there.
     pub fn connect(&mut self, id: u32, port: u32, stream: OwnedFd) {
         let vsock = self.device_mut();
+        vsock.finish_stop();
         if vsock.is_running() {
             vsock.table.connect(id, port, stream, Instant::now());
         } else {
@@ -25,13 +26,17 @@ impl Transport<Vsock> {
     /// Lets the guest's connection of [`Event::Incoming`] in. Closes `stream` when the guest has
     /// given up meanwhile.
     pub fn accept(&mut self, id: u32, stream: OwnedFd) {
-        self.device_mut().table.accept(id, stream);
+        let vsock = self.device_mut();
+        vsock.finish_stop();
+        vsock.table.accept(id, stream);
         self.work(Cause::Queue(RX));
     }
 
     /// Refuses the guest's connection of [`Event::Incoming`].
     pub fn refuse(&mut self, id: u32) {
-        self.device_mut().table.refuse(id);
+        let vsock = self.device_mut();
+        vsock.finish_stop();
+        vsock.table.refuse(id);
         self.work(Cause::Queue(RX));
     }
 

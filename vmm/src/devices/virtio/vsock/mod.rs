@@ -28,8 +28,7 @@ use crate::control::GUEST_CID;
 use super::device::{Cause, Device, Facts, Turn};
 use super::fault::{Fault, QueueFault};
 use super::queue::{Chain, Queue};
-use connection::MAX_DATA;
-use packet::{HEADER_LENGTH, HEADER_SIZE, Header};
+use packet::{HEADER_LENGTH, HEADER_SIZE, Header, MAX_DATA};
 use table::Table;
 
 /// The socket device's id.
@@ -51,6 +50,8 @@ const BYTES_PER_TURN: usize = 512 << 10;
 pub struct Vsock {
     queues: Option<Queues>,
     table: Table,
+    /// The driver stopped the device; its connections have still to be ended.
+    ending: bool,
 }
 
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl Vsock {
     /// # Errors
     /// No epoll or timer could be made.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { queues: None, table: Table::new()? })
+        Ok(Self { queues: None, table: Table::new()?, ending: false })
     }
 
     /// Its connections and counters.
@@ -78,6 +79,14 @@ impl Vsock {
 
     fn is_running(&self) -> bool {
         self.queues.is_some()
+    }
+
+    /// Ends the connections of a driver that is gone. Comes before anything else that the event loop
+    /// does with the table: the next driver may be there already.
+    fn finish_stop(&mut self) {
+        if std::mem::take(&mut self.ending) {
+            self.table.close_all();
+        }
     }
 
     /// Moves packets both ways. What the guest sends can make packets to it.
@@ -176,12 +185,13 @@ impl Device for Vsock {
     }
 
     fn stop(&mut self) -> Vec<Queue> {
-        self.table.close_all();
+        self.ending = true;
         self.queues.take().map_or_else(Vec::new, |queues| vec![queues.rx, queues.tx, queues.event])
     }
 
     fn work(&mut self, cause: Cause) -> Result<Turn, Fault> {
         let now = Instant::now();
+        self.finish_stop();
         if let Cause::Source(_) = cause {
             self.table.poll(now)?;
         }

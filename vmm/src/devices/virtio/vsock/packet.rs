@@ -6,6 +6,8 @@ use crate::control::{GUEST_CID, HOST_CID};
 pub const HEADER_LENGTH: u32 = 44;
 /// Bytes of a header.
 pub const HEADER_SIZE: usize = HEADER_LENGTH as usize;
+/// Most data that is read from a stream at once: what Linux puts in a packet at most, too.
+pub const MAX_DATA: usize = 64 << 10;
 /// The one socket type here: a stream of bytes in order.
 pub const TYPE_STREAM: u16 = 1;
 /// Shutdown flag: the sender will not receive any more.

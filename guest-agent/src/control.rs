@@ -20,7 +20,7 @@ pub(crate) enum ControlError {
     #[error("the host closed the control connection")]
     Closed,
     #[error("the control connection broke")]
-    Io(#[from] Errno),
+    Io(#[source] Errno),
     #[error("the host broke the protocol")]
     Frame(#[from] FrameError),
     #[error("the host sent a request out of bounds")]
@@ -68,7 +68,7 @@ impl Control {
                 Ok(count) => drop(self.unsent.drain(..count)),
                 Err(Errno::AGAIN) => return Ok(()),
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error_of(error)),
             }
         }
         Ok(())
@@ -91,7 +91,7 @@ impl Control {
                 Ok(count) => self.received.extend(scratch.iter().take(count)),
                 Err(Errno::AGAIN) => return Ok(None),
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(error_of(error)),
             }
         }
         Ok(None)
@@ -121,5 +121,13 @@ impl Control {
             ref other => other.validate()?,
         }
         Ok(Some(request))
+    }
+}
+
+/// A host that is gone shows in reading or in writing, whichever comes first.
+const fn error_of(error: Errno) -> ControlError {
+    match error {
+        Errno::PIPE | Errno::CONNRESET => ControlError::Closed,
+        other => ControlError::Io(other),
     }
 }

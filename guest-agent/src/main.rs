@@ -32,6 +32,7 @@ mod poller;
 mod sys;
 
 #[cfg(test)]
+#[path = "bed_test.rs"]
 mod test_bed;
 
 use std::os::fd::{AsRawFd, OwnedFd};

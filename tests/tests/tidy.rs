@@ -10,8 +10,16 @@ use std::process::Command;
 /// Longest source file without its tests, in lines; only tables may be longer.
 const MAX_FILE_LINES: usize = 400;
 /// Modules that may hold `unsafe`, each with a reason in the file.
-const UNSAFE_MODULES: &[&str] =
-    &["vmm/src/kvm/mod.rs", "vmm/src/memory/mod.rs", "vmm/src/sys.rs", "guest-agent/src/sys.rs"];
+const UNSAFE_MODULES: &[&str] = &[
+    "vmm/src/kvm/mod.rs",
+    "vmm/src/memory/mod.rs",
+    "vmm/src/devices/virtio/sys.rs",
+    "vmm/src/sys.rs",
+    "guest-agent/src/sys.rs",
+    "host/src/control.rs",
+    "host/src/launch/process.rs",
+    "host/src/doctor/kernel.rs",
+];
 /// Sibling crates that a crate may name in its manifest.
 const ARROWS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
@@ -103,7 +111,8 @@ fn unsafe_code_stays_where_it_is_listed() {
         let product = ["vmm/src", "guest-agent/src", "host/src", "protocol/src"]
             .iter()
             .any(|folder| path.starts_with(folder));
-        if product && !is_test(&path) && text.contains("#![expect(unsafe_code") {
+        let dense: String = text.split_whitespace().collect();
+        if product && !is_test(&path) && dense.contains("[expect(unsafe_code") {
             found.insert(path.to_string_lossy().into_owned());
             if !UNSAFE_MODULES.contains(&path.to_string_lossy().as_ref()) {
                 complaints.add(&path, "opens unsafe code and is not listed in this test");

@@ -17,8 +17,7 @@ fn power_off() -> Vec<u8> {
 }
 
 pub(crate) fn print_and_power_off(text: &[u8]) -> Vec<u8> {
-    let mut code: Vec<u8> =
-        text.iter().flat_map(|byte| out(layout::SERIAL_PORT, *byte)).collect();
+    let mut code: Vec<u8> = text.iter().flat_map(|byte| out(layout::SERIAL_PORT, *byte)).collect();
     code.extend(power_off());
     code.extend(SPIN);
     code

@@ -8,6 +8,8 @@ mod answers;
 mod commands;
 mod driver;
 mod end;
+mod events;
+mod requests;
 mod stage;
 mod streams;
 mod supervisor;
@@ -15,6 +17,7 @@ mod supervisor;
 use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cloister_protocol::limits::MAX_TIMEOUT_MS;
@@ -25,7 +28,8 @@ use tokio::time::timeout;
 
 use crate::launch::LaunchSpec;
 use crate::tail::Tail;
-use driver::{Driver, Request, Wish};
+use driver::{Driver, Wish};
+use requests::Request;
 
 pub use end::{ExecError, GuestError, MachineEnd, MachineError, StartError};
 pub use stage::Stage;
@@ -93,6 +97,7 @@ pub struct Machine {
     ended: watch::Receiver<Option<Arc<MachineEnd>>>,
     console: Tail,
     report: StartReport,
+    refused: Arc<AtomicU64>,
     vmm_id: Option<u32>,
 }
 
@@ -119,7 +124,9 @@ impl Machine {
         let (ended_told, mut ended) = watch::channel(None);
         let (progress_told, mut progress) = watch::channel((Stage::Spawned, report));
         let vmm_id = launched.process.id();
-        let driver = Driver::new(launched, request_queue, wish_seen, progress_told);
+        let refused = Arc::new(AtomicU64::new(0));
+        let driver = Driver::new(launched, request_queue, wish_seen, progress_told)
+            .count_refused(Arc::clone(&refused));
         tokio::spawn(driver.run(ended_told));
 
         let left = limit.saturating_sub(begin.elapsed());
@@ -140,7 +147,7 @@ impl Machine {
                 return Err(StartError::TimedOut { limit, stage });
             }
         };
-        Ok(Self { requests, wish, ended, console, report, vmm_id })
+        Ok(Self { requests, wish, ended, console, report, refused, vmm_id })
     }
 
     /// When each stage of the start was reached.
@@ -153,6 +160,12 @@ impl Machine {
     #[must_use]
     pub const fn vmm_id(&self) -> Option<u32> {
         self.vmm_id
+    }
+
+    /// How many connections of the guest were refused, because it was not expected on their ports.
+    #[must_use]
+    pub fn refused_connections(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// The last of what the guest wrote to its serial console. Raw: see [`crate::text::printable`].
@@ -174,6 +187,7 @@ impl Machine {
             id: started.id,
             streams: Some(started.streams),
             exited: started.exited,
+            status: None,
             requests: self.requests.clone(),
             ended: self.ended.clone(),
         })
@@ -273,6 +287,8 @@ pub struct Command {
     id: u32,
     streams: Option<Streams>,
     exited: oneshot::Receiver<ExitStatus>,
+    /// Once it has been told.
+    status: Option<ExitStatus>,
     requests: mpsc::Sender<Request>,
     ended: watch::Receiver<Option<Arc<MachineEnd>>>,
 }
@@ -299,13 +315,19 @@ impl Command {
         send(&self.requests, &self.ended, Request::Resize { id: self.id, size }).await
     }
 
-    /// Waits for its end. It can be dropped and called again; but the end is told only once.
+    /// Waits for its end. Cancel safe; called again, it tells the same.
     ///
     /// # Errors
     /// The machine ended first.
     pub async fn wait(&mut self) -> Result<ExitStatus, MachineError> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
         match (&mut self.exited).await {
-            Ok(status) => Ok(status),
+            Ok(status) => {
+                self.status = Some(status);
+                Ok(status)
+            }
             Err(_) => Err(MachineError::Ended(wait_for_end(&mut self.ended).await)),
         }
     }

@@ -92,6 +92,20 @@ async fn requests_are_answered() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn a_guest_on_other_ports_is_refused_and_counted() {
+    let installation = Installation::new("wrong-port");
+    let machine = start(&installation).await;
+    // Its second connection as supervisor.
+    let before = machine.refused_connections();
+    let mut command = machine.exec(shell("true")).await.expect("a command");
+    assert_eq!(command.wait().await.expect("an end"), ExitStatus::Code(0));
+    assert_eq!(command.wait().await.expect("the same again"), ExitStatus::Code(0));
+    // A port that was never named, and one that had been used.
+    assert_eq!(machine.refused_connections(), before + 2);
+    machine.stop().await;
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn the_host_can_connect_to_the_guest() {
     let installation = Installation::new("ordinary");
     let machine = start(&installation).await;

@@ -190,7 +190,8 @@ async fn with_sign_of_life<T>(work: impl Future<Output = T>) -> T {
         return done;
     }
     // Draws nothing where standard error is not a terminal.
-    let bar = ProgressBar::new_spinner().with_message("starting the machine");
+    let bar =
+        ProgressBar::new_spinner().with_message("starting the machine").with_elapsed(PATIENCE);
     if let Ok(style) = ProgressStyle::with_template("cloister: {msg} {spinner} {elapsed}") {
         bar.set_style(style);
     }
@@ -220,12 +221,14 @@ fn tell_start(report: &StartReport) {
 async fn tell_counters(machine: &Machine, console: &Tail) {
     if let Ok(stats) = machine.stats().await {
         eprintln!(
-            "cloister: {} exits ({} device, {} port), {} B from and {} B to the guest by vsock",
+            "cloister: {} exits ({} device, {} port), {} B from and {} B to the guest by vsock, {} \
+             connections refused",
             stats.exits,
             stats.mmio_exits,
             stats.port_exits,
             stats.vsock_from_guest_bytes,
-            stats.vsock_to_guest_bytes
+            stats.vsock_to_guest_bytes,
+            machine.refused_connections()
         );
     }
     tell_console(console);

@@ -7,6 +7,7 @@ use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{Error as LoaderError, KernelLoader};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
+use crate::memory::BulkReader;
 use crate::spec::VmSpec;
 use crate::x86_64::boot_params::RootImage;
 use crate::x86_64::layout;
@@ -86,7 +87,8 @@ pub fn load(
 
 fn load_kernel(memory: &GuestMemoryMmap, kernel: &mut File) -> Result<(u64, u64), ImageError> {
     let floor = Some(GuestAddress(layout::HIGH_RAM_START));
-    let loaded = Elf::load(memory, None, kernel, floor).map_err(ImageError::Kernel)?;
+    let loaded =
+        Elf::load(memory, None, &mut BulkReader(kernel), floor).map_err(ImageError::Kernel)?;
     let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
         return Err(ImageError::NoPvhEntry);
     };
@@ -117,7 +119,7 @@ fn load_root(
     file.rewind().map_err(ImageError::RootRead)?;
     let count = usize::try_from(bytes).map_err(|_| too_large())?;
     memory
-        .read_exact_volatile_from(GuestAddress(start), file, count)
+        .read_exact_volatile_from(GuestAddress(start), &mut BulkReader(file), count)
         .map_err(ImageError::RootCopy)?;
     Ok(RootImage { start, bytes })
 }

@@ -4,16 +4,23 @@
 //! was checked once stays good.
 #![expect(unsafe_code, reason = "mmap of guest memory between guard pages")]
 
+mod bulk;
+
+pub use bulk::BulkReader;
+
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
+use vm_memory::bitmap::BitmapSlice;
 use vm_memory::mmap::MmapRegionError;
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileSlice};
 
 use crate::x86_64::layout::{self, RamRange};
 
+/// Guest and host pages.
+const PAGE_BYTES: usize = 4096;
 /// Bytes on each side of a mapping that fault when touched: one page stops a linear overrun.
-const GUARD_BYTES: usize = 4096;
+const GUARD_BYTES: usize = PAGE_BYTES;
 
 /// Why guest memory could not be mapped.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +109,20 @@ fn map_range(file: &File, offset: u64, bytes: usize) -> Result<MmapRegion, Memor
     }
     // SAFETY: `mapped` is a live mapping of exactly `bytes` with these flags, never unmapped.
     unsafe { MmapRegion::build_raw(mapped.cast(), bytes, prot, flags) }.map_err(MemoryError::Region)
+}
+
+/// Makes the pages of a piece of guest memory at once, instead of one fault each.
+fn make_pages<B: BitmapSlice>(piece: &VolatileSlice<B>) {
+    let guard = piece.ptr_guard_mut();
+    let start = guard.as_ptr();
+    let misaligned = start.addr() % PAGE_BYTES;
+    let bytes = (piece.len() + misaligned).next_multiple_of(PAGE_BYTES);
+    // SAFETY: the range is that of the piece, rounded to the pages it lies in, and those belong to
+    // one guest mapping; the advice changes no content. Linux before 5.14 doesn't know it and says
+    // so: then the pages come one by one, as they would have without it.
+    unsafe {
+        libc::madvise(start.wrapping_sub(misaligned).cast(), bytes, libc::MADV_POPULATE_WRITE);
+    }
 }
 
 /// Address space without memory behind it.

@@ -253,6 +253,33 @@ fn a_terminal_has_a_size_and_passes_keys() {
 }
 
 #[test]
+fn a_terminal_follows_the_size_of_ours() {
+    let installation = ordinary();
+    let program = installation.path("bin/cloister");
+    let inner = format!(
+        "stty rows 33 cols 101; tty; '{}' run -it -- sh -c \
+         'trap \"stty size; exit 3\" WINCH; stty size; while :; do sleep 0.1; done'; echo code $?",
+        program.display()
+    );
+    let mut child = Command::new("script")
+        .args(["-qec", &inner, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program script");
+    let mut output = child.stdout.take().expect("a pipe");
+    let terminal = read_until(&mut output, "\r\n");
+    read_until(&mut output, "33 101\r\n");
+    let resized =
+        Command::new("stty").args(["-F", terminal.trim(), "rows", "40", "cols", "90"]).status();
+    assert!(resized.expect("the program stty").success());
+    read_until(&mut output, "40 90\r\n");
+    read_until(&mut output, "code 3\r\n");
+    drop(child.stdin.take());
+    child.wait().expect("an end");
+}
+
+#[test]
 fn the_console_can_be_kept() {
     let installation = ordinary();
     let log = installation.path("console.log");

@@ -110,9 +110,9 @@ impl RunError {
         match self {
             Self::Files(error) => error.remedy(),
             Self::Start(error) => error.remedy(),
-            Self::Ended(end) if end.is_orderly() => {
-                Some("the command, or something that it started, powered the machine off")
-            }
+            Self::Ended(end) if end.is_orderly() => Some(
+                "the command, or something that it started, powered the machine off or restarted it",
+            ),
             Self::Ended(end) => end.remedy(),
             _ => None,
         }

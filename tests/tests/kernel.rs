@@ -48,7 +48,6 @@ const HARDENING: &[&str] = &[
     "MITIGATION_SPECTRE_BHI=y",
     "MITIGATION_ITS=y",
     "MITIGATION_TSA=y",
-    "X86_KERNEL_IBT=y",
     "LEGACY_VSYSCALL_NONE=y",
     // Rules for programs.
     "SECCOMP_FILTER=y",

@@ -8,6 +8,7 @@ use clap::Args;
 
 use crate::report::{Mode, Report};
 use crate::subject::Subject;
+use crate::subject::qemu::Memory;
 
 /// What both benches take.
 #[derive(Debug, Args)]
@@ -36,8 +37,11 @@ impl CommonArgs {
     /// Ours first, then the others.
     #[must_use]
     pub fn subjects(&self) -> Vec<Subject> {
-        let ours = Subject::Cloister(self.vmm.clone());
-        [ours].into_iter().chain(self.qemu.clone().map(Subject::Qemu)).collect()
+        let mut subjects = vec![Subject::Cloister(self.vmm.clone())];
+        for memory in [Memory::Own, Memory::Memfd] {
+            subjects.extend(self.qemu.clone().map(|program| Subject::Qemu(program, memory)));
+        }
+        subjects
     }
 
     /// Writes the files and prints the table.

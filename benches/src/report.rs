@@ -220,7 +220,7 @@ impl Report {
         writeln!(text, "  {}", self.circumstances()).ok();
         writeln!(
             text,
-            "  {:14} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9}  {:>10} {:>7} {:>4}",
+            "  {:18} {:>5} {:>9} {:>9} {:>9} {:>9} {:>9}  {:>10} {:>7} {:>4}",
             "", "runs", "median", "p90", "p99", "min", "max", "memory", "threads", "fds"
         )
         .ok();
@@ -284,7 +284,7 @@ impl SubjectReport {
         let Summary { count, min, median, p90, p99, max } = self.total_ns;
         let footprint = self.runs.last().map(|run| run.footprint).unwrap_or_default();
         format!(
-            "  {:14} {count:5} {:9.3} {:9.3} {:9.3} {:9.3} {:9.3}  {:6} KiB {:7} {:4}",
+            "  {:18} {count:5} {:9.3} {:9.3} {:9.3} {:9.3} {:9.3}  {:6} KiB {:7} {:4}",
             self.name,
             ms(median),
             ms(p90),

@@ -6,6 +6,7 @@ use cloister::commands::bench::footprint::Footprint;
 use serde_json::Value;
 
 use super::*;
+use crate::subject::qemu::Memory;
 use crate::subject::{Stages, Subject};
 
 fn run(total_ns: u64, stages: Option<Stages>) -> Run {
@@ -35,7 +36,7 @@ fn report() -> Report {
     let theirs = [8_000_000, 8_000_000, 9_000_000].map(|total| run(total, None));
     let measured = vec![
         Measured { subject: Subject::Cloister("/vmm".into()), runs: ours.into() },
-        Measured { subject: Subject::Qemu("/qemu".into()), runs: theirs.into() },
+        Measured { subject: Subject::Qemu("/qemu".into(), Memory::Own), runs: theirs.into() },
     ];
     let mut report = Report::new("toy", "something", Mode::Deterministic, &job, measured).unwrap();
     report.favordynmods = true;

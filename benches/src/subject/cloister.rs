@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use ::cloister::commands::bench::footprint::GUEST_MEMORY;
+use ::cloister::commands::bench::footprint::{GUEST_MEMORY, GuestMemory};
 use ::cloister::launch::memory::guest_memory;
 use anyhow::{Context, bail};
 use cloister_vmm::control::{CONTROL_FD, Command, Event, MAX_DESCRIPTORS, MAX_MESSAGE, StartTimes};
@@ -67,7 +67,7 @@ pub(super) fn prepare(vmm: &Path, job: &Job) -> anyhow::Result<Prepared> {
         program: Program::new(vmm, &[])?,
         descriptors: vec![(null()?, 0), (null()?, 1), (theirs, CONTROL_FD)],
         output,
-        memory: GUEST_MEMORY,
+        memory: GuestMemory::Memfd(GUEST_MEMORY),
         stamps: Some(Stamps(ours)),
     })
 }

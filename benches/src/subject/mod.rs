@@ -1,14 +1,14 @@
 //! The machine monitors that are compared: how each is prepared, started, timed and weighed.
 
 mod cloister;
-mod qemu;
+pub mod qemu;
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
-use ::cloister::commands::bench::footprint::Footprint;
+use ::cloister::commands::bench::footprint::{Footprint, GuestMemory};
 use ::cloister::machine::now_ns;
 use anyhow::{Context, bail};
 use cloister_vmm::control::StartTimes;
@@ -29,8 +29,8 @@ const MAX_OUTPUT: usize = 1 << 20;
 pub enum Subject {
     /// Ours: the path of `cloister-vmm`.
     Cloister(PathBuf),
-    /// QEMU's `microvm` machine: the path of `qemu-system-x86_64`.
-    Qemu(PathBuf),
+    /// QEMU's `microvm` machine: the path of `qemu-system-x86_64`, and where its guest memory is from.
+    Qemu(PathBuf, qemu::Memory),
 }
 
 /// What every subject is to boot.
@@ -60,8 +60,8 @@ pub struct Prepared {
     descriptors: Vec<(OwnedFd, RawFd)>,
     /// The guest's serial port.
     output: File,
-    /// Name of the memfd that is the guest's memory.
-    memory: &'static str,
+    /// The guest's memory.
+    memory: GuestMemory,
     /// Asks the monitor for its own time stamps once the marker has come.
     stamps: Option<cloister::Stamps>,
 }
@@ -123,7 +123,8 @@ impl Subject {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Cloister(_) => "cloister",
-            Self::Qemu(_) => "qemu-microvm",
+            Self::Qemu(_, qemu::Memory::Own) => "qemu-microvm",
+            Self::Qemu(_, qemu::Memory::Memfd) => "qemu-microvm-memfd",
         }
     }
 
@@ -132,8 +133,8 @@ impl Subject {
     pub fn command(&self, job: &Job) -> String {
         match self {
             Self::Cloister(vmm) => vmm.display().to_string(),
-            Self::Qemu(program) => {
-                format!("{} {}", program.display(), qemu::arguments(job).join(" "))
+            Self::Qemu(program, memory) => {
+                format!("{} {}", program.display(), qemu::arguments(*memory, job).join(" "))
             }
         }
     }
@@ -141,7 +142,7 @@ impl Subject {
     /// The first line of what it says about its version; empty if it says nothing.
     #[must_use]
     pub fn version(&self) -> String {
-        let (Self::Cloister(program) | Self::Qemu(program)) = self;
+        let (Self::Cloister(program) | Self::Qemu(program, _)) = self;
         let output = std::process::Command::new(program).arg("--version").output();
         let text = output.map(|output| output.stdout).unwrap_or_default();
         String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
@@ -154,7 +155,7 @@ impl Subject {
     pub fn prepare(&self, job: &Job) -> anyhow::Result<Prepared> {
         match self {
             Self::Cloister(vmm) => cloister::prepare(vmm, job),
-            Self::Qemu(program) => qemu::prepare(program, job),
+            Self::Qemu(program, memory) => qemu::prepare(program, *memory, job),
         }
         .with_context(|| format!("can't prepare {}", self.name()))
     }

@@ -82,9 +82,10 @@ pub struct VsockArgs {
     #[arg(long, value_name = "N", default_value_t = 5)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_COUNT))]
     pub streams: u32,
-    /// Length of each stream: 64M, 1G; a number alone is MiB.
-    #[arg(long, value_name = "SIZE", default_value = "64M", value_parser = memory_mib)]
-    pub bytes: u32,
+    /// Length of each stream, in MiB.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_COUNT))]
+    pub mib: u32,
     /// The machine, and what to do with the result.
     #[command(flatten)]
     pub common: CommonArgs,

@@ -3,7 +3,7 @@
 use std::io::Read as _;
 
 use super::arguments::BootArgs;
-use super::footprint::{Footprint, GUEST_MEMORY};
+use super::footprint::{Footprint, GUEST_MEMORY, GuestMemory};
 use super::report::{Line, Report, Unit};
 use super::{BenchError, beside, expect_success, start_command};
 use crate::launch::LaunchSpec;
@@ -72,7 +72,7 @@ async fn start(launch: LaunchSpec) -> Result<Start, BenchError> {
 
 pub(super) fn footprint(machine: &Machine) -> Result<Footprint, BenchError> {
     let pid = machine.vmm_id().unwrap_or_default();
-    Footprint::of(pid, GUEST_MEMORY).map_err(BenchError::Footprint)
+    Footprint::of(pid, GuestMemory::Memfd(GUEST_MEMORY)).map_err(BenchError::Footprint)
 }
 
 /// The time of each stage by itself. The stamps of vmm and guest are foreign: one that lies before its

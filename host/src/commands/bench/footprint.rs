@@ -8,6 +8,15 @@ use serde::Serialize;
 /// Name of the memfd that [`crate::launch::memory::guest_memory`] makes.
 pub const GUEST_MEMORY: &str = "guest-memory";
 
+/// How a process's guest memory is told from the rest of its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GuestMemory {
+    /// It is the memfd of this name.
+    Memfd(&'static str),
+    /// It is an anonymous mapping that has about this many bytes; no other is as large.
+    Anonymous(u64),
+}
+
 /// One process at one moment, from `/proc`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Footprint {
@@ -24,11 +33,11 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Of process `pid`, whose guest memory is the memfd called `memory`.
+    /// Of process `pid`, whose guest memory is `memory`.
     ///
     /// # Errors
     /// The process is gone, or belongs to somebody else.
-    pub fn of(pid: u32, memory: &str) -> io::Result<Self> {
+    pub fn of(pid: u32, memory: GuestMemory) -> io::Result<Self> {
         let maps = fs::read_to_string(format!("/proc/{pid}/smaps"))?;
         let threads = fs::read_dir(format!("/proc/{pid}/task"))?.count();
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))?.count();
@@ -40,8 +49,7 @@ impl Footprint {
     }
 
     /// The memory part, out of the text of `/proc/PID/smaps`.
-    fn of_maps(maps: &str, memory: &str) -> Self {
-        let guest_path = format!("/memfd:{memory}");
+    fn of_maps(maps: &str, memory: GuestMemory) -> Self {
         let mut sum = Self::default();
         let mut is_guest = false;
         for line in maps.lines() {
@@ -49,7 +57,7 @@ impl Footprint {
             let first = words.next().unwrap_or_default();
             match first.strip_suffix(':') {
                 // A mapping's first line: addresses, rights, offset, device, inode, path.
-                None => is_guest = words.nth(4) == Some(guest_path.as_str()),
+                None => is_guest = memory.is(first, words.nth(4)),
                 Some(field) => {
                     let kib = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
                     sum.add(field, kib, is_guest);
@@ -67,6 +75,25 @@ impl Footprint {
             _ => {}
         }
     }
+}
+
+impl GuestMemory {
+    /// Whether a mapping with these addresses and this path is it.
+    fn is(self, addresses: &str, path: Option<&str>) -> bool {
+        match (self, path) {
+            (Self::Memfd(name), Some(path)) => path.strip_prefix("/memfd:") == Some(name),
+            // Larger when the kernel merged it with a neighbour.
+            (Self::Anonymous(bytes), None) => length(addresses).is_some_and(|got| got >= bytes),
+            _ => false,
+        }
+    }
+}
+
+/// Of a range such as `7f00-8000`.
+fn length(addresses: &str) -> Option<u64> {
+    let (start, end) = addresses.split_once('-')?;
+    let parse = |text| u64::from_str_radix(text, 16).ok();
+    parse(end)?.checked_sub(parse(start)?)
 }
 
 #[cfg(test)]
@@ -92,11 +119,19 @@ Private_Dirty:         4 kB
 
     #[test]
     fn guest_memory_is_told_from_the_rest_by_its_name() {
-        let found = Footprint::of_maps(MAPS, "guest");
+        let found = Footprint::of_maps(MAPS, GuestMemory::Memfd("guest"));
         assert_eq!(found.guest_kib, 2048);
         assert_eq!(found.beside_guest_kib, 716);
         assert_eq!(found.private_dirty_kib, 16);
-        assert_eq!(Footprint::of_maps(MAPS, "other").guest_kib, 0);
+        assert_eq!(Footprint::of_maps(MAPS, GuestMemory::Memfd("other")).guest_kib, 0);
+    }
+
+    #[test]
+    fn anonymous_guest_memory_is_told_by_its_size() {
+        let maps = MAPS.replace("/memfd:guest (deleted)", "");
+        let found = Footprint::of_maps(&maps, GuestMemory::Anonymous(128 << 20));
+        assert_eq!((found.guest_kib, found.beside_guest_kib), (2048, 716));
+        assert_eq!(Footprint::of_maps(&maps, GuestMemory::Anonymous(129 << 20)).guest_kib, 0);
     }
 
     #[test]
@@ -109,8 +144,8 @@ Private_Dirty:         4 kB
 
     #[test]
     fn a_live_process_has_memory_a_thread_and_descriptors() {
-        let found = Footprint::of(std::process::id(), "guest").unwrap();
+        let found = Footprint::of(std::process::id(), GuestMemory::Memfd("guest")).unwrap();
         assert!(found.beside_guest_kib > 0 && found.threads > 0 && found.descriptors > 0);
-        assert!(Footprint::of(u32::MAX, "guest").is_err());
+        assert!(Footprint::of(u32::MAX, GuestMemory::Memfd("guest")).is_err());
     }
 }

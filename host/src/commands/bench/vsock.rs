@@ -21,7 +21,7 @@ pub(super) async fn measure(
     let trips = Line::new("round_trip", "round trip to the supervisor", Unit::Nanoseconds, trips);
     report.lines.push(trips.ok_or(BenchError::Nothing)?);
 
-    let bytes = u64::from(arguments.bytes) << 20;
+    let bytes = u64::from(arguments.mib) << 20;
     for direction in [Direction::ToGuest, Direction::FromGuest, Direction::Through] {
         let mut rates = Vec::new();
         for _ in 0..arguments.streams {

@@ -40,15 +40,16 @@ Examples:
   cloister run -it -- sh
   cloister run -e LANG=C -w /tmp -- env
 
-Streams: standard output and standard error stay apart. Standard input is passed on, unless it is a
-terminal; then -i passes it. To keep a script's input from the command, add `< /dev/null`.
+Streams: standard output and standard error stay apart. Standard input is
+passed on, unless it is a terminal; then -i passes it. To keep a script's input
+from the command, add `< /dev/null`.
 
-Signals: INT, TERM, HUP, QUIT, USR1 and USR2 are passed to the command. Three of them that ask to end,
-within 2 seconds, end the machine.
+Signals: INT, TERM, HUP, QUIT, USR1 and USR2 are passed to the command. Three
+of them that ask to end, within 2 seconds, end the machine.
 
-Exit codes: the command's own; 128 and the signal's number when a signal ended it; 124 when its time
-limit did; 125 when Cloister or the machine failed or the call was wrong; 126 when the program can't be
-executed; 127 when there is none.";
+Exit codes: the command's own; 128 and the signal's number when a signal ended
+it; 124 when its time limit did; 125 when Cloister or the machine failed or the
+call was wrong; 126 when the program can't be executed; 127 when there is none.";
 
 /// What `cloister` can do.
 #[derive(Debug, Subcommand)]
@@ -65,7 +66,10 @@ pub enum Command {
 
 /// What was typed after `run`.
 #[derive(Debug, Args)]
-#[command(after_help = RUN_EXAMPLES)]
+#[command(
+    after_help = RUN_EXAMPLES,
+    override_usage = "cloister run [OPTIONS] -- COMMAND [ARGUMENT]..."
+)]
 pub struct RunArgs {
     /// CPUs of the machine, 1 to 32.
     #[arg(short, long, value_name = "N", default_value = "1", value_parser = cpus)]

@@ -8,7 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use cloister_vmm::control::CONTROL_FD;
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
@@ -19,6 +19,9 @@ const MAX_STDERR: usize = 16 << 10;
 /// How long to wait for the end of its standard error once the vmm has ended: only it held the pipe,
 /// so this is never reached unless something is very wrong.
 const STDERR_LIMIT: Duration = Duration::from_secs(1);
+
+/// Descriptors that the vmm may have: a guest's 1024 streams, with room for all else.
+const MAX_DESCRIPTORS: u64 = 2048;
 
 /// The vmm can't be started.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +122,19 @@ fn prepare_child(control: RawFd, parent: Pid) -> io::Result<()> {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
     place(control)?;
+    allow_streams()?;
     close_rest_on_exec()
+}
+
+/// Room for as many streams as the vmm lets a guest have, where the hard limit allows it.
+fn allow_streams() -> io::Result<()> {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(MAX_DESCRIPTORS).min(MAX_DESCRIPTORS);
+    if limit.current.is_some_and(|current| current < most) {
+        let raised = Rlimit { current: Some(most), ..limit };
+        rustix::process::setrlimit(Resource::Nofile, raised)?;
+    }
+    Ok(())
 }
 
 /// Makes `control` descriptor [`CONTROL_FD`], open across exec.

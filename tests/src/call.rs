@@ -124,6 +124,7 @@ impl Call {
     ///
     /// # Panics
     /// It does not end within the limit.
+    #[must_use = "say what should have come of it"]
     pub fn output(mut self) -> Outcome {
         let stdin = self.stdin.take();
         let mut running = self.spawn();
@@ -178,7 +179,6 @@ impl Call {
 
 /// What came of a call.
 #[derive(Debug)]
-#[must_use = "say what should have come of it"]
 pub struct Outcome {
     pub(crate) words: String,
     /// How it ended.

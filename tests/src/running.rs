@@ -136,6 +136,7 @@ impl Running {
     ///
     /// # Panics
     /// It does not end within the limit.
+    #[must_use = "say what should have come of it"]
     pub fn finish(mut self) -> Outcome {
         self.read_stdout();
         let ended = self.ends_within(self.left());

@@ -15,6 +15,9 @@ use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::running::Stream;
 
+/// How a line is cleared (ECMA-48, EL).
+const CLEARED_LINE: &str = "\u{1b}[2K";
+
 /// The terminal and the process in front of it; the process is killed when this is dropped.
 #[derive(Debug)]
 pub struct Terminal {
@@ -110,7 +113,7 @@ impl Terminal {
         poll(&mut fds, Some(&limit)).expect("it can be waited for") > 0
     }
 
-    /// Waits for the end; the exit code and everything that was shown.
+    /// Waits for the end; the exit code, and what was shown from the command's start on.
     ///
     /// # Panics
     /// It does not end within the limit.
@@ -123,6 +126,8 @@ impl Terminal {
         let empty = Stream::new(std::io::empty());
         let shown = std::mem::replace(&mut self.screen, empty).rest();
         let shown = String::from_utf8_lossy(&shown).into_owned();
+        // Before that stands a sign of life, drawn again and again.
+        let shown = shown.rsplit(CLEARED_LINE).next().unwrap_or_default().to_owned();
         assert!(ended, "`{}` did not end within {:?}: {shown:?}", self.words, self.limit);
         (code, shown)
     }

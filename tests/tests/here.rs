@@ -23,13 +23,13 @@ fn doctor() -> Value {
     let outcome = Call::cloister(["doctor", "--json"]).output();
     let report: Value = serde_json::from_slice(&outcome.stdout).unwrap();
     let code = if report["ok"] == true { 0 } else { 1 };
-    let _outcome = outcome.exits(code);
+    outcome.exits(code);
     report
 }
 
 fn check<'a>(report: &'a Value, name: &str) -> &'a Value {
     let checks = report["checks"].as_array().unwrap();
-    checks.iter().find(|check| check["name"] == name).unwrap_or_else(|| panic!("no check {name}"))
+    checks.iter().find(|check| check["name"] == name).expect(name)
 }
 
 fn hardware() -> bool {
@@ -137,12 +137,12 @@ fn a_killed_lab_leaves_nothing_that_the_next_does_not_remove() {
     for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130)] {
         let running = start();
         running.signal(signal);
-        let _outcome = running.finish().exits(code);
+        running.finish().exits(code);
         assert_eq!(jobs(folder.path()), 0, "after {signal:?}");
     }
     let running = start();
     running.signal(Signal::KILL);
-    let _outcome = running.finish().dies_of(9);
+    running.finish().dies_of(9);
     before.assert_nothing_left("a killed lab");
     assert_eq!(jobs(folder.path()), 1);
     let removed = "removed what a killed lab had left";

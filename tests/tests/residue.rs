@@ -1,6 +1,5 @@
 //! Nothing is left over: after runs, after refusals, after a killed command line. These count what the
 //! whole place holds, so `tests/run` gives them a process of their own and one thread.
-#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -30,7 +29,7 @@ fn two_hundred_runs_leave_nothing() {
             2 => ("sleep 1000 & echo x", 0),
             _ => ("poweroff -f; sleep 1000", 125),
         };
-        let _outcome = Call::run().option("--memory", "64M").shell(script).output().exits(code);
+        Call::run().option("--memory", "64M").shell(script).output().exits(code);
     }
     before.assert_nothing_left("200 runs");
 }
@@ -49,7 +48,8 @@ fn a_killed_command_line_leaves_nothing_at_any_moment() {
             if !running.ends_within(moment) {
                 running.signal(signal);
             }
-            let _outcome = running.finish();
+            let outcome = running.finish();
+            assert!(outcome.status.code() != Some(0), "it was not ended by {signal:?}");
             before.assert_nothing_left(&format!("{signal:?} after {moment:?}"));
         }
     }
@@ -58,7 +58,7 @@ fn a_killed_command_line_leaves_nothing_at_any_moment() {
 #[test]
 fn refusals_and_failed_starts_leave_nothing() {
     let _turn = alone();
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a temporary directory");
     let panics = image::root_with_init(folder.path(), "panics", "exit 1");
     let sleeps = image::root_with_init(folder.path(), "sleeps", "while :; do sleep 1000; done");
     let text = image::written(folder.path(), "text", b"this is no kernel\n");
@@ -73,7 +73,7 @@ fn refusals_and_failed_starts_leave_nothing() {
         Call::run().option("--rootfs", sleeps).option("--start-timeout", "3s"),
         Call::run().option("--workdir", "/no/such"),
     ] {
-        let _outcome = call.limit(limit).command(["true"]).output().exits(125);
+        call.limit(limit).command(["true"]).output().exits(125);
     }
     before.assert_nothing_left("refusals");
 }

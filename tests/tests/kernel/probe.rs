@@ -15,6 +15,7 @@ use crate::elf;
 /// * `microvm,acpi=on`: PVH entry, hardware-reduced ACPI, virtio-mmio, no PCI; `pit=off,pic=off` as in our VM.
 ///   Its RTC stays on: without kvm-clock the kernel reads the wall clock there, and waits for a second if it
 ///   is told of an RTC that does not answer.
+/// * `virtio-rng-device`: one of the two devices that our VM has. QEMU has the other, vsock, only through the host's.
 /// * `-cpu max,-erms,-fsrm`: emulation counts each round of a `rep movsb` as one instruction. Without these bits
 ///   the kernel copies by eight bytes a round, which is nearer to what hardware does.
 const MACHINE: &[&str] = &[
@@ -37,6 +38,8 @@ const MACHINE: &[&str] = &[
     "-serial",
     "stdio",
     "-no-reboot",
+    "-device",
+    "virtio-rng-device",
 ];
 
 /// Words added to the command line, because emulation lacks what KVM gives:

@@ -9,8 +9,8 @@ fn ctrl_c_on_a_terminal_interrupts_the_command() {
         Call::run().argument("-t").shell("echo ready; sleep 1000").in_terminal(24, 80);
     terminal.wait_for("ready");
     terminal.type_keys("\x03");
-    let (code, _) = terminal.finish();
-    assert_eq!(code, Some(130));
+    let (code, shown) = terminal.finish();
+    assert_eq!(code, Some(130), "{shown:?}");
 }
 
 #[test]
@@ -20,7 +20,7 @@ fn ctrl_c_on_a_terminal_can_be_caught() {
     terminal.wait_for("ready");
     terminal.type_keys("\x03");
     let (code, shown) = terminal.finish();
-    assert_eq!(code, Some(9));
+    assert_eq!(code, Some(9), "{shown:?}");
     assert!(shown.contains("caught"), "{shown:?}");
 }
 
@@ -30,8 +30,8 @@ fn ctrl_c_without_a_guest_terminal_reaches_the_command_too() {
     let mut terminal = Call::run().shell("echo ready; sleep 1000").in_terminal(24, 80);
     terminal.wait_for("ready");
     terminal.type_keys("\x03");
-    let (code, _) = terminal.finish();
-    assert_eq!(code, Some(130));
+    let (code, shown) = terminal.finish();
+    assert_eq!(code, Some(130), "{shown:?}");
 }
 
 #[test]
@@ -58,5 +58,5 @@ fn a_command_that_ignores_signals_can_be_ended_by_three_of_them() {
         // Signals of one kind that come together count as one.
         std::thread::sleep(std::time::Duration::from_millis(200));
     }
-    let _outcome = running.finish().exits(130);
+    running.finish().exits(130);
 }

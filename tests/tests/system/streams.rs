@@ -63,7 +63,7 @@ fn a_gigabyte_through_stdin_and_stdout_is_whole_and_held_by_nobody() {
     running.wait_for_words("all");
     assert_memory_is_bounded(&running);
     running.signal(Signal::TERM);
-    let _outcome = running.finish().exits(143);
+    running.finish().exits(143);
     writer.join().unwrap();
     assert_eq!(reader.join().unwrap(), volume());
 }
@@ -118,7 +118,7 @@ fn a_slow_reader_slows_the_command_down() {
     let reader = running.take_stdout().map(|stdout| thread::spawn(|| count_zeros(stdout)));
     running.wait_for_words("written");
     running.signal(Signal::TERM);
-    let _outcome = running.finish().exits(143);
+    running.finish().exits(143);
     assert_eq!(reader.unwrap().join().unwrap(), 64 << 20);
 }
 
@@ -129,7 +129,7 @@ fn a_reader_that_goes_away_ends_the_command() {
     stdout.read_exact(&mut [0; 2]).unwrap();
     drop(stdout);
     // As in a shell's pipeline: the signal PIPE ends the writer.
-    let _outcome = running.finish().exits(141);
+    running.finish().exits(141);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn the_streams_of_commands_under_way_are_theirs_when_the_caller_dies() {
     let mut running = Call::run().shell("echo here; exec sleep 1000").spawn();
     running.wait_for("here");
     running.signal(Signal::KILL);
-    let _outcome = running.finish().dies_of(9);
+    running.finish().dies_of(9);
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn a_pipeline_of_machines_works() {
     });
     second.finish().exits(0).prints("20000\n");
     pump.join().unwrap();
-    let _outcome = first.finish().exits(0);
+    first.finish().exits(0);
 }
 
 #[test]

@@ -47,8 +47,7 @@ const MACHINE: &[&str] = &[
 /// * `tsc_early_khz`: no leaf tells the TSC's frequency; the kernel would calibrate it for 100 ms or give up.
 /// * `nolapic_timer`: the emulated CPU has no TSC-deadline timer, and the plain one would be calibrated (100 ms).
 /// * `rdinit=/probe`: the toy init, beside the supervisor and not in its place, so that unpacking costs what it costs.
-/// * `reboot=t`: the reset after init's end goes by triple fault, since the machine has no ACPI reset port.
-const ADDITIONS: &str = "tsc_early_khz=1000000 nolapic_timer rdinit=/probe reboot=t";
+const ADDITIONS: &str = "tsc_early_khz=1000000 nolapic_timer rdinit=/probe";
 
 /// A boot takes some seconds; a hung one must not hang the tests.
 const TIME_LIMIT_SECONDS: &str = "120";

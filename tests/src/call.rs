@@ -160,10 +160,11 @@ impl Call {
     }
 
     fn build(&self) -> Command {
-        let program = self.program.clone().into_os_string();
-        let mut words = self.before.iter().cloned().chain([program]);
-        let mut command = Command::new(words.next().expect("there is the program"));
-        command.args(words).args(&self.arguments);
+        // A job in a shell's background ignores signals and passes that on; `cloister` respects it,
+        // so a test that sends them must not.
+        let mut command = Command::new("/usr/bin/env");
+        command.arg("--default-signal=HUP,INT,QUIT,TERM");
+        command.args(&self.before).arg(&self.program).args(&self.arguments);
         // What the caller of the tests has set must not decide their outcome.
         command.env_remove("CLOISTER_KERNEL").env_remove("CLOISTER_ROOTFS");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));

@@ -36,9 +36,11 @@ impl Installation {
         self.folder.path().join(name)
     }
 
-    /// The command with nothing of this environment.
+    /// The command with nothing of this environment. A job in a shell's background ignores signals
+    /// and passes that on; `cloister` respects it, so a test that sends them must not.
     pub(crate) fn cloister(&self) -> Command {
-        let mut command = Command::new(self.path("bin/cloister"));
+        let mut command = Command::new("/usr/bin/env");
+        command.arg("--default-signal=HUP,INT,QUIT,TERM").arg(self.path("bin/cloister"));
         command.env_clear().stdin(Stdio::null());
         command
     }

@@ -76,7 +76,13 @@ impl Vmm {
 
     pub(crate) fn receive(&mut self) -> Event {
         let mut buffer = [0; 16 << 10];
-        let bytes = self.control.recv(&mut buffer).expect("an answer");
+        // With a time limit set, a stop of the whole machine (a snapshot, say) shows as EINTR.
+        let bytes = loop {
+            match self.control.recv(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                answer => break answer.expect("an answer"),
+            }
+        };
         assert_ne!(bytes, 0, "the vmm closed the control socket");
         postcard::from_bytes(&buffer[..bytes]).unwrap()
     }

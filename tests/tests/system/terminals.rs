@@ -26,7 +26,7 @@ fn a_shell_on_a_terminal_can_be_talked_to() {
 #[test]
 fn our_terminal_is_as_it_was_afterwards() {
     let mut terminal =
-        Call::run().argument("-t").shell("echo ready; read line").in_terminal(24, 80);
+        Call::run().argument("-it").shell("echo ready; read line").in_terminal(24, 80);
     assert!(terminal.echoes());
     terminal.wait_for("ready");
     assert!(!terminal.echoes(), "keys belong to the command's terminal meanwhile");

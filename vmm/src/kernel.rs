@@ -2,12 +2,13 @@
 
 use std::fs::File;
 use std::io::{self, Seek};
+use std::ops::Range;
 
 use linux_loader::loader::elf::{Elf, PvhBootCapability};
 use linux_loader::loader::{Error as LoaderError, KernelLoader};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use crate::memory::BulkReader;
+use crate::memory::{BulkReader, PageMaker};
 use crate::spec::VmSpec;
 use crate::x86_64::boot_params::RootImage;
 use crate::x86_64::layout;
@@ -19,6 +20,11 @@ const PAGE: u64 = 4096;
 /// Guest memory that must stay free beside kernel and root image: the kernel unpacks the image
 /// before it gives its memory back.
 const MIN_FREE: u64 = 8 << 20;
+
+/// What the kernel keeps for each page of memory: `sizeof(struct page)` on x86-64.
+const PAGE_DESCRIPTOR: u64 = 64;
+/// Beside the page descriptors: per-CPU areas, hash tables and page tables of an early boot.
+const EARLY_TABLES: u64 = 2 << 20;
 
 /// Why kernel or root can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +86,7 @@ pub fn load(
 ) -> Result<Loaded, ImageError> {
     let (entry, kernel_end) = load_kernel(memory, kernel)?;
     let root = load_root(memory, spec.memory_bytes(), root, kernel_end)?;
+    PageMaker::new(memory).make(early_memory(spec.memory_bytes(), &root));
     let cmdline = command_line(spec)?;
     memory.write_slice(&cmdline, GuestAddress(layout::CMDLINE)).map_err(ImageError::Write)?;
     Ok(Loaded { entry, root })
@@ -87,8 +94,8 @@ pub fn load(
 
 fn load_kernel(memory: &GuestMemoryMmap, kernel: &mut File) -> Result<(u64, u64), ImageError> {
     let floor = Some(GuestAddress(layout::HIGH_RAM_START));
-    let loaded =
-        Elf::load(memory, None, &mut BulkReader(kernel), floor).map_err(ImageError::Kernel)?;
+    let loaded = Elf::load(memory, None, &mut BulkReader::new(kernel, memory), floor)
+        .map_err(ImageError::Kernel)?;
     let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
         return Err(ImageError::NoPvhEntry);
     };
@@ -119,9 +126,21 @@ fn load_root(
     file.rewind().map_err(ImageError::RootRead)?;
     let count = usize::try_from(bytes).map_err(|_| too_large())?;
     memory
-        .read_exact_volatile_from(GuestAddress(start), &mut BulkReader(file), count)
+        .read_exact_volatile_from(GuestAddress(start), &mut BulkReader::new(file, memory), count)
         .map_err(ImageError::RootCopy)?;
     Ok(RootImage { start, bytes })
+}
+
+/// Where the kernel puts its page descriptors and first tables, all of which it writes at once: its
+/// early allocator takes memory from the highest address down.
+fn early_memory(memory_bytes: u64, root: &RootImage) -> Range<u64> {
+    // The root image lies at the end of the range below the gap.
+    let end = layout::ram_ranges(memory_bytes)
+        .filter(|ram| ram.start >= layout::MMIO_GAP_END)
+        .last()
+        .map_or(root.start, |ram| ram.start + ram.bytes);
+    let bytes = memory_bytes / PAGE * PAGE_DESCRIPTOR + EARLY_TABLES;
+    end.saturating_sub(bytes)..end
 }
 
 /// The words of [`CMDLINE`] and the spec's, NUL-terminated.

@@ -67,3 +67,28 @@ fn the_command_line_has_no_comments_and_ends_with_nul() {
     assert!(text.ends_with("one two\0"), "{text}");
     assert!(!text.contains('#') && !text.contains('\n'), "{text}");
 }
+
+#[test]
+fn early_memory_lies_below_the_root_or_at_the_end_of_the_high_range() {
+    let root = |start| RootImage { start, bytes: 3 * MIB };
+    // 64 bytes for each page are 1/64 of memory; 2 MiB for the tables.
+    assert_eq!(early_memory(128 * MIB, &root(125 * MIB)), 121 * MIB..125 * MIB);
+    let end = layout::MMIO_GAP_END + 1024 * MIB;
+    assert_eq!(early_memory(4096 * MIB, &root(3069 * MIB)), end - 66 * MIB..end);
+    assert_eq!(early_memory(48 * MIB, &root(MIB)), 0..MIB);
+}
+
+#[test]
+fn what_is_loaded_is_whole_in_memory_that_is_no_multiple_of_a_huge_page() {
+    let root: Vec<u8> = (0..5 * MIB).map(|at| (at % 251) as u8).collect();
+    let size = 65 * MIB;
+    let memory = crate::memory::map(&sealed_file(size), size).unwrap();
+    let spec = VmSpec { memory_mib: 65, ..spec() };
+    let kernel = toy::elf(&[0xf4], Note::Pvh);
+    let loaded = load(&memory, &spec, &mut file(&kernel), &mut file(&root)).unwrap();
+    let mut found = vec![0; root.len()];
+    memory.read_slice(&mut found, GuestAddress(loaded.root.start)).unwrap();
+    assert!(found == root);
+    assert_eq!(loaded.root.start + loaded.root.bytes, size);
+    assert_eq!(memory.read_obj::<u8>(GuestAddress(loaded.root.start - 1)).unwrap(), 0);
+}

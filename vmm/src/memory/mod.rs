@@ -6,14 +6,13 @@
 
 mod bulk;
 
-pub use bulk::BulkReader;
+pub use bulk::{BulkReader, PageMaker};
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
 
-use vm_memory::bitmap::BitmapSlice;
 use vm_memory::mmap::MmapRegionError;
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion, VolatileSlice};
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 use crate::x86_64::layout::{self, RamRange};
 
@@ -21,6 +20,9 @@ use crate::x86_64::layout::{self, RamRange};
 const PAGE_BYTES: usize = 4096;
 /// Bytes on each side of a mapping that fault when touched: one page stops a linear overrun.
 const GUARD_BYTES: usize = PAGE_BYTES;
+/// What one entry of a second-level page table maps. The host maps guest memory by pieces of this
+/// size where a guest address and the host's for it agree in their lower bits.
+const HUGE_BYTES: usize = 2 << 20;
 
 /// Why guest memory could not be mapped.
 #[derive(Debug, thiserror::Error)]
@@ -89,8 +91,11 @@ fn check_descriptor(file: &File, want: u64) -> Result<(), MemoryError> {
 /// Maps `bytes` of `file` from `offset` with a guard on both sides.
 fn map_range(file: &File, offset: u64, bytes: usize) -> Result<MmapRegion, MemoryError> {
     let system = |step| move |source| MemoryError::System { step, source };
-    let reserved = reserve(bytes + 2 * GUARD_BYTES).map_err(system("reserving address space"))?;
+    let room = bytes + HUGE_BYTES + 2 * GUARD_BYTES;
+    let reserved = reserve(room).map_err(system("reserving address space"))?;
     let start = reserved.wrapping_add(GUARD_BYTES);
+    // Both ranges of guest addresses begin at a multiple of HUGE_BYTES.
+    let start = start.wrapping_add(start.addr().next_multiple_of(HUGE_BYTES) - start.addr());
     let offset = libc::off_t::try_from(offset)
         .map_err(|_| MemoryError::Size { got: offset, want: offset })?;
     let prot = libc::PROT_READ | libc::PROT_WRITE;
@@ -111,18 +116,13 @@ fn map_range(file: &File, offset: u64, bytes: usize) -> Result<MmapRegion, Memor
     unsafe { MmapRegion::build_raw(mapped.cast(), bytes, prot, flags) }.map_err(MemoryError::Region)
 }
 
-/// Makes the pages of a piece of guest memory at once, instead of one fault each.
-fn make_pages<B: BitmapSlice>(piece: &VolatileSlice<B>) {
-    let guard = piece.ptr_guard_mut();
-    let start = guard.as_ptr();
-    let misaligned = start.addr() % PAGE_BYTES;
-    let bytes = (piece.len() + misaligned).next_multiple_of(PAGE_BYTES);
-    // SAFETY: the range is that of the piece, rounded to the pages it lies in, and those belong to
-    // one guest mapping; the advice changes no content. Linux before 5.14 doesn't know it and says
-    // so: then the pages come one by one, as they would have without it.
-    unsafe {
-        libc::madvise(start.wrapping_sub(misaligned).cast(), bytes, libc::MADV_POPULATE_WRITE);
-    }
+/// Advises the kernel on pages of guest memory. What it can't do it leaves as it was: advice is about
+/// speed alone.
+fn advise(start: *mut u8, bytes: usize, advice: libc::c_int) {
+    debug_assert!(start.addr().is_multiple_of(PAGE_BYTES));
+    // SAFETY: the callers pass whole pages of one mapping of guest memory, which is never unmapped,
+    // and advice that changes no content.
+    unsafe { libc::madvise(start.cast(), bytes, advice) };
 }
 
 /// Address space without memory behind it.
@@ -168,6 +168,16 @@ mod tests {
         assert_eq!(memory.read_obj::<u64>(GuestAddress(layout::MMIO_GAP_END)).unwrap(), 7);
         assert!(memory.write_obj(7u64, GuestAddress(layout::MMIO_GAP_START)).is_err());
         assert!(memory.write_obj(7u64, GuestAddress(layout::MMIO_GAP_START - 4)).is_err());
+    }
+
+    #[test]
+    fn host_and_guest_addresses_agree_below_a_huge_page() {
+        let size = layout::MMIO_GAP_START + (3 << 20);
+        let memory = map(&sealed_file(size), size).unwrap();
+        for region in memory.iter() {
+            assert!(region.as_ptr().addr().is_multiple_of(HUGE_BYTES));
+            assert_eq!(region.start_addr().0 % (HUGE_BYTES as u64), 0);
+        }
     }
 
     #[test]

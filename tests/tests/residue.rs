@@ -1,7 +1,9 @@
 //! Nothing is left over: after runs, after refusals, after a killed command line. These count what the
 //! whole place holds, so `tests/run` gives them a process of their own and one thread.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use cloister_tests::census::Census;
@@ -10,6 +12,8 @@ use rustix::process::Signal;
 
 /// Runs of the leak test.
 const RUNS: u32 = 200;
+/// Of them at the same time.
+const AT_ONCE: u32 = 4;
 
 /// One test at a time, however the executable is called.
 fn alone() -> MutexGuard<'static, ()> {
@@ -21,17 +25,33 @@ fn alone() -> MutexGuard<'static, ()> {
 fn two_hundred_runs_leave_nothing() {
     let _turn = alone();
     let before = Census::take();
-    for number in 0..RUNS {
-        // Every fourth ends in another way than by itself.
-        let (script, code) = match number % 4 {
-            0 => ("exit 3", 3),
-            1 => ("kill -9 $$", 137),
-            2 => ("sleep 1000 & echo x", 0),
-            _ => ("poweroff -f; sleep 1000", 125),
-        };
-        Call::run().option("--memory", "64M").shell(script).output().exits(code);
-    }
+    // Several at once: a machine that ends must not take with it, or leave, what is another's.
+    let number = AtomicU32::new(0);
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let number = number.fetch_add(1, Ordering::Relaxed);
+                    if number >= RUNS {
+                        break;
+                    }
+                    one_run(number);
+                }
+            });
+        }
+    });
     before.assert_nothing_left("200 runs");
+}
+
+/// Every fourth ends in another way than by itself.
+fn one_run(number: u32) {
+    let (script, code) = match number % 4 {
+        0 => ("exit 3", 3),
+        1 => ("kill -9 $$", 137),
+        2 => ("sleep 1000 & echo x", 0),
+        _ => ("poweroff -f; sleep 1000", 125),
+    };
+    Call::run().option("--memory", "64M").shell(script).output().exits(code);
 }
 
 #[test]

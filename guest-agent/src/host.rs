@@ -1,6 +1,7 @@
 //! The way to the host: connections to its ports.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, Result};
@@ -10,6 +11,10 @@ use crate::sys;
 
 /// The context id that every machine's host has.
 const HOST_CID: u32 = 2;
+
+/// How long the host may take to answer. It keeps the limits on starts and commands itself; the
+/// kernel's own of two seconds would end a machine on a host that is merely busy.
+const CONNECT_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Who makes connections to the host. Tests have one on Unix sockets.
 pub(crate) trait Host {
@@ -27,6 +32,7 @@ impl Host for Vsock {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket =
             rustix::net::socket_with(AddressFamily::VSOCK, SocketType::STREAM, flags, None)?;
+        sys::set_connect_limit(socket.as_fd(), CONNECT_LIMIT)?;
         match sys::connect_vsock(socket.as_fd(), HOST_CID, port) {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
             Err(error) => Err(error),

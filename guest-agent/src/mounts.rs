@@ -13,8 +13,8 @@ pub(crate) enum MountError {
     Mount { target: &'static str, source: Errno },
     #[error("can't make {path}")]
     Make { path: &'static str, source: Errno },
-    #[error("can't enable the cgroup controllers {CONTROLLERS}")]
-    Controllers { source: Errno },
+    #[error("can't write {path}")]
+    Setting { path: &'static str, source: Errno },
 }
 
 /// One line of the table below.
@@ -47,8 +47,16 @@ const MOUNTS: [Mount; 8] = [
 /// Where the control groups are.
 pub(crate) const CGROUP: &str = "/sys/fs/cgroup";
 
-/// What can be limited and counted for each command.
-const CONTROLLERS: &str = "+cpu +memory +pids";
+/// What the kernel is told once, when the files for it are there.
+const SETTINGS: [(&str, &str); 2] = [
+    // What can be limited and counted for each command. The supervisor stays in the root group,
+    // which no controller limits and which alone may have both processes and groups under it.
+    // Moving it would cost an RCU grace period (milliseconds): the kernel takes its lock against
+    // forks for writing then.
+    ("/sys/fs/cgroup/cgroup.subtree_control", "+cpu +memory +pids"),
+    // Kernel addresses are shown to nobody, root included: commands may be root.
+    ("/proc/sys/kernel/kptr_restrict", "2"),
+];
 
 const NO_EXEC: MountFlags = MountFlags::NOSUID.union(MountFlags::NOEXEC);
 const STRICT: MountFlags = NO_EXEC.union(MountFlags::NODEV);
@@ -78,7 +86,10 @@ pub(crate) fn mount_all() -> Result<(), MountError> {
     for (path, target) in LINKS {
         rustix::fs::symlink(target, path).map_err(|source| MountError::Make { path, source })?;
     }
-    enable_controllers().map_err(|source| MountError::Controllers { source })
+    for (path, value) in SETTINGS {
+        set(path, value).map_err(|source| MountError::Setting { path, source })?;
+    }
+    Ok(())
 }
 
 impl Mount {
@@ -98,11 +109,8 @@ impl Mount {
     }
 }
 
-/// The supervisor stays in the root group, which no controller limits and which alone may have
-/// both processes and groups under it. Moving it would cost an RCU grace period (milliseconds):
-/// the kernel takes its lock against forks for writing then.
-fn enable_controllers() -> Result<(), Errno> {
+fn set(path: &str, value: &str) -> Result<(), Errno> {
     let flags = rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC;
-    let file = rustix::fs::open("/sys/fs/cgroup/cgroup.subtree_control", flags, Mode::empty())?;
-    rustix::io::write(file, CONTROLLERS.as_bytes()).map(|_| ())
+    let file = rustix::fs::open(path, flags, Mode::empty())?;
+    rustix::io::write(file, value.as_bytes()).map(|_| ())
 }

@@ -4,6 +4,7 @@
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
+use std::time::Duration;
 
 use libc::{c_char, c_int};
 use rustix::io::{Errno, Result};
@@ -69,6 +70,26 @@ pub(crate) fn connect_vsock(socket: BorrowedFd<'_>, cid: u32, port: u32) -> Resu
     let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(|_| Errno::INVAL)?;
     // SAFETY: the address is a whole sockaddr_vm of the length given and outlives the call.
     let result = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+/// Sets how long a vsock socket waits for a connection.
+pub(crate) fn set_connect_limit(socket: BorrowedFd<'_>, limit: Duration) -> Result<()> {
+    // `SO_VM_SOCKETS_CONNECT_TIMEOUT` of linux/vm_sockets.h, where a long has 64 bits.
+    const CONNECT_TIMEOUT: c_int = 6;
+    let seconds = libc::time_t::try_from(limit.as_secs()).map_err(|_| Errno::INVAL)?;
+    let time = libc::timeval { tv_sec: seconds, tv_usec: limit.subsec_micros().into() };
+    let length = libc::socklen_t::try_from(size_of_val(&time)).map_err(|_| Errno::INVAL)?;
+    // SAFETY: the value is a whole timeval of the length given and outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::AF_VSOCK,
+            CONNECT_TIMEOUT,
+            (&raw const time).cast(),
+            length,
+        )
+    };
     if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 

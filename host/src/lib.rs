@@ -3,6 +3,9 @@
 //! A machine is [`launch::LaunchSpec`] → [`machine::Machine`] → [`machine::Command`]. The rest is
 //! what the command `cloister` adds to it.
 
+// They panic when the reader has gone away; `report::tell` does not.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 pub mod launch;
 
 pub mod control;

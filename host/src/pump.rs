@@ -18,6 +18,8 @@ use rustix::io::Errno;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::report::tell_line;
+
 /// What is moved at once: twice a pipe's default, so that a full one is emptied in one turn.
 const BUFFER: usize = 128 << 10;
 /// A pump thread's stack: it calls nothing deep.
@@ -189,7 +191,10 @@ fn pump_input(stream: &mut UnixStream) -> io::Result<()> {
             Err(Errno::IO) if input.is_terminal() => return Ok(()),
             Err(errno) => {
                 // Nobody waits for this thread, so it is told here; the command sees an end of file.
-                eprintln!("cloister: can't read standard input: {}", io::Error::from(errno));
+                tell_line(format_args!(
+                    "cloister: can't read standard input: {}",
+                    io::Error::from(errno)
+                ));
                 return Ok(());
             }
         }

@@ -1,7 +1,21 @@
-//! Errors in words for a person: the chain of causes on one line, and what to do on the next.
+//! Words for a person, on standard error: news, and errors with the chain of causes on one line and
+//! what to do on the next.
 
 use std::error::Error;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
+use std::io::{self, Write as _};
+
+/// Writes `text` on standard error. A reader that has gone away is no reason to fail (`eprint!`
+/// panics then): the exit code says the same.
+pub fn tell(text: impl Display) {
+    let whole = text.to_string();
+    io::stderr().lock().write_all(whole.as_bytes()).ok();
+}
+
+/// [`tell`] with a line end.
+pub fn tell_line(text: impl Display) {
+    tell(format_args!("{text}\n"));
+}
 
 /// `error` and its causes, each once, and its remedy.
 #[must_use]

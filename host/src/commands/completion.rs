@@ -6,6 +6,7 @@ use clap::CommandFactory as _;
 
 use crate::cli::{Cli, CompletionArgs};
 use crate::exit_codes;
+use crate::report::tell_line;
 
 /// Prints the script for one shell.
 #[must_use]
@@ -15,7 +16,7 @@ pub fn completion(arguments: &CompletionArgs) -> u8 {
     match io::stdout().write_all(&script) {
         Ok(()) => exit_codes::OK,
         Err(error) => {
-            eprintln!("cloister: can't write standard output: {error}");
+            tell_line(format_args!("cloister: can't write standard output: {error}"));
             exit_codes::FAILED
         }
     }

@@ -8,7 +8,7 @@ use crate::cli::DoctorArgs;
 use crate::doctor::{Report, Status, examine};
 use crate::exit_codes;
 use crate::launch::files::Files;
-use crate::report::describe;
+use crate::report::{describe, tell_line};
 
 /// A table is never wider: its lines would be hard to follow.
 const WIDEST: u16 = 110;
@@ -19,7 +19,7 @@ pub fn doctor(arguments: DoctorArgs) -> u8 {
     let files = match Files::find(arguments.kernel, arguments.rootfs) {
         Ok(files) => files,
         Err(error) => {
-            eprintln!("{}", describe(&error, error.remedy()));
+            tell_line(describe(&error, error.remedy()));
             return exit_codes::FAILED;
         }
     };
@@ -27,7 +27,7 @@ pub fn doctor(arguments: DoctorArgs) -> u8 {
     let report = match runtime {
         Ok(runtime) => runtime.block_on(examine(&files)),
         Err(error) => {
-            eprintln!("cloister: can't set up the runtime: {error}");
+            tell_line(format_args!("cloister: can't set up the runtime: {error}"));
             return exit_codes::FAILED;
         }
     };
@@ -36,7 +36,7 @@ pub fn doctor(arguments: DoctorArgs) -> u8 {
     if let Err(error) = io::stdout().write_all(text.as_bytes())
         && error.kind() != io::ErrorKind::BrokenPipe
     {
-        eprintln!("cloister: can't write standard output: {error}");
+        tell_line(format_args!("cloister: can't write standard output: {error}"));
         return exit_codes::FAILED;
     }
     if report.ok { exit_codes::OK } else { exit_codes::DOCTOR_FAILED }

@@ -46,6 +46,8 @@ pub(crate) enum Manners {
     KeepsOutput,
     /// The machine panics when a command is asked for.
     PanicsOnExec,
+    /// Says nothing to a command.
+    DeafToExec,
     /// Does not keep time limits.
     NoLimits,
     /// Answers a command with words that would steer a terminal.
@@ -65,6 +67,7 @@ impl Manners {
             "wrong-port" => Self::WrongPort,
             "keeps-output" => Self::KeepsOutput,
             "panics-on-exec" => Self::PanicsOnExec,
+            "deaf-to-exec" => Self::DeafToExec,
             "no-limits" => Self::NoLimits,
             "rude-failure" => Self::RudeFailure,
             other => unreachable!("no manners named {other}"),
@@ -214,6 +217,9 @@ impl Guest {
     fn exec(&self, stream: UnixStream, exec: Exec) {
         if self.has(Manners::PanicsOnExec) {
             crate::end(&self.control, ExitCode::Panic);
+        }
+        if self.has(Manners::DeafToExec) {
+            return;
         }
         let guest = self.clone();
         thread::spawn(move || {

@@ -193,6 +193,16 @@ fn a_signal_ends_a_start() {
 }
 
 #[test]
+fn a_signal_ends_the_wait_for_a_guest_that_does_not_start_the_command() {
+    let installation = Installation::new("deaf-to-exec");
+    let mut child = spawn(&installation, &["--verbose", "--", "true"], Stdio::null());
+    read_until(&mut child.stderr.take().expect("a pipe"), "supervisor ready\n");
+    send(&child, Signal::TERM);
+    assert_eq!(wait(&mut child).code(), Some(143));
+    assert_eq!(vmms_of(&installation), 0);
+}
+
+#[test]
 fn nothing_is_left_when_it_is_killed() {
     let installation = ordinary();
     let mut child = spawn(&installation, &["--", "sleep", "1000"], Stdio::null());

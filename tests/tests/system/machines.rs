@@ -51,6 +51,13 @@ fn memory_beyond_the_gap_below_4_gib_is_there() {
 }
 
 #[test]
+fn a_machine_shows_no_kernel_address_to_root() {
+    let script =
+        "id -u; cat /proc/sys/kernel/kptr_restrict; awk '$1 !~ /^0+$/' /proc/kallsyms | head -n 1";
+    Call::run().shell(script).output().exits(0).prints("0\n2\n");
+}
+
+#[test]
 fn several_machines_run_at_once_and_know_nothing_of_each_other() {
     let mut machines: Vec<_> = (0..4)
         .map(|number| {

@@ -23,7 +23,7 @@ use crate::launch::files::{FileError, Files};
 use crate::machine::{
     Command, ExecError, ExecSpec, Machine, MachineError, StartError, StdioSpec, Streams,
 };
-use crate::report::describe;
+use crate::report::{describe, tell_line};
 use arguments::{Bench, BenchArgs, CommonArgs};
 use report::Report;
 
@@ -92,7 +92,7 @@ pub fn bench(arguments: &BenchArgs) -> u8 {
     match measure(&arguments.bench) {
         Ok(()) => exit_codes::OK,
         Err(error) => {
-            eprintln!("{}", describe(&error, error.remedy()));
+            tell_line(describe(&error, error.remedy()));
             exit_codes::FAILED
         }
     }

@@ -18,7 +18,7 @@ use crate::exit_codes;
 use crate::launch::files::FileError;
 use crate::machine::{ExecError, Machine, MachineEnd, MachineError, StartError, StartReport};
 use crate::pump::Target;
-use crate::report::describe;
+use crate::report::{describe, tell, tell_line};
 use crate::signals::Signals;
 use crate::tail::Tail;
 use crate::text::{printable, quoted};
@@ -214,13 +214,13 @@ fn tell_start(report: &StartReport) {
         ("supervisor connected", report.connected_ns),
         ("supervisor ready", report.ready_ns),
     ] {
-        eprintln!("cloister: {:>9.3} ms  {stage}", since_begin(instant_ns));
+        tell_line(format_args!("cloister: {:>9.3} ms  {stage}", since_begin(instant_ns)));
     }
 }
 
 async fn tell_counters(machine: &Machine, console: &Tail) {
     if let Ok(stats) = machine.stats().await {
-        eprintln!(
+        tell_line(format_args!(
             "cloister: {} exits ({} device, {} port), {} B from and {} B to the guest by vsock, {} \
              connections refused",
             stats.exits,
@@ -229,14 +229,14 @@ async fn tell_counters(machine: &Machine, console: &Tail) {
             stats.vsock_from_guest_bytes,
             stats.vsock_to_guest_bytes,
             machine.refused_connections()
-        );
+        ));
     }
     tell_console(console);
 }
 
 /// Tells an error on standard error; the exit code for it.
 fn fail(error: &RunError, console: &Tail) -> u8 {
-    eprintln!("{}", describe(error, error.remedy()));
+    tell_line(describe(error, error.remedy()));
     if error.is_about_the_guest() {
         tell_console(console);
     }
@@ -244,7 +244,10 @@ fn fail(error: &RunError, console: &Tail) -> u8 {
         && let MachineEnd::Died { stderr, .. } = &**end
         && !stderr.is_empty()
     {
-        eprint!("cloister: cloister-vmm said:\n{}", quoted("  vmm| ", &printable(stderr)));
+        tell(format_args!(
+            "cloister: cloister-vmm said:\n{}",
+            quoted("  vmm| ", &printable(stderr))
+        ));
     }
     error.exit_code()
 }
@@ -252,7 +255,10 @@ fn fail(error: &RunError, console: &Tail) -> u8 {
 fn tell_console(console: &Tail) {
     let console = console.bytes();
     if !console.is_empty() {
-        eprint!("cloister: the guest's console:\n{}", quoted("  guest| ", &printable(&console)));
+        tell(format_args!(
+            "cloister: the guest's console:\n{}",
+            quoted("  guest| ", &printable(&console))
+        ));
     }
 }
 

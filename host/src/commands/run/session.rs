@@ -8,6 +8,7 @@ use super::{RunError, somebody_watches};
 use crate::exit_codes;
 use crate::machine::{Command, Machine, Streams};
 use crate::pump::{self, Outcome, Output, Target};
+use crate::report::{tell, tell_line};
 use crate::signals::{Signals, Wish};
 use crate::terminal::{self, RawMode};
 use cloister_protocol::message::ExitStatus;
@@ -24,7 +25,11 @@ pub(super) async fn run(
     let limit = plan.exec.timeout;
     let has_terminal = plan.has_terminal();
     let (stdin, raw) = (plan.stdin, plan.raw);
-    let mut command = machine.exec(plan.exec).await?;
+    let mut command = tokio::select! {
+        command = machine.exec(plan.exec) => command?,
+        // Whatever keeps the guest from starting it, a person is not kept waiting.
+        signal = signals.end() => return Ok(exit_codes::of_signal(signal)),
+    };
 
     // Before the streams, so that no key is shown that the command would hide.
     let raw_mode = if raw { Some(RawMode::enter().map_err(setup("raw mode"))?) } else { None };
@@ -134,7 +139,9 @@ async fn drain(outputs: Vec<Output>, signals: &mut Signals) -> Drained {
                 Outcome::Whole | Outcome::ReaderGone => {}
                 Outcome::Failed(source) => failed = Some(RunError::Output { target, source }),
                 Outcome::GivenUp => {
-                    eprintln!("cloister: the guest kept {target} open after the command's end");
+                    tell_line(format_args!(
+                        "cloister: the guest kept {target} open after the command's end"
+                    ));
                 }
             }
         }
@@ -154,7 +161,7 @@ async fn insisted(signals: &mut Signals) -> u8 {
 fn tell_insistence() {
     if somebody_watches() {
         // In raw mode a line end alone would leave a staircase.
-        eprint!("cloister: asked three times to end: the machine is removed\r\n");
+        tell(format_args!("cloister: asked three times to end: the machine is removed\r\n"));
     }
 }
 

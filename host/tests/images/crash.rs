@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use super::bed::{Bed, Parts, layer, text, tool};
 
 /// The system calls that change a file system, and so the points between which a kill differs.
@@ -66,10 +68,11 @@ fn a_kill_at_any_point_of_an_import_leaves_nothing_or_all() {
 
 fn check_after_kill(bed: &Bed, words: &[&str], call: &str, count: usize) {
     let unfinished = bed.counts()[2] > 0;
-    let (_, told) = bed.good(&["ls"]);
+    let (out, told) = bed.good(&["ls", "--json"]);
     let said = told.contains("unfinished");
     assert_eq!(said, unfinished, "{call} {count}: {told}");
-    let images = bed.list();
+    let listing: Value = serde_json::from_str(&out).unwrap();
+    let images = listing["images"].as_array().unwrap();
     match images.len() {
         0 => assert_eq!(bed.counts(), [0, 0, 0], "{call} {count}"),
         _ => {

@@ -6,6 +6,9 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use cloister::images::digest::Digest;
+use serde_json::{Value, json};
+
 use super::bed::{Bed, Parts, gzip, layer, text, tool};
 
 /// An OCI layout made by umoci: three layers, with a whiteout and an opaque directory.
@@ -88,7 +91,7 @@ fn layouts_and_archives_of_real_tools_give_one_root() {
     assert!(roots.iter().all(|root| *root == roots[0]), "{roots:?}");
     check_umoci_root(&roots[0]);
     for image in &images {
-        assert_eq!(image["run"]["command"], serde_json::json!(["/bin/agent", "--all"]));
+        assert_eq!(image["run"]["command"], json!(["/bin/agent", "--all"]));
         assert_eq!(image["run"]["user"], "7:8");
         assert_eq!(image["run"]["workdir"], "/data");
         assert!(image["run"]["env"].as_array().unwrap().contains(&"KEY=value".into()));
@@ -100,7 +103,7 @@ fn layouts_and_archives_of_real_tools_give_one_root() {
 #[test]
 fn a_layout_by_hand_is_imported_from_a_folder_an_archive_and_a_pipe() {
     let bed = Bed::new();
-    let parts = Parts::new(vec![gzip_free_layer()]);
+    let parts = Parts::new(vec![small_layer()]);
     let folder = bed.path("layout");
     parts.write_folder(&folder);
     let (out, err) = bed.good(&["import", folder.to_str().unwrap()]);
@@ -121,7 +124,39 @@ fn a_layout_by_hand_is_imported_from_a_folder_an_archive_and_a_pipe() {
     assert_eq!(bed.counts(), [3, 1, 0], "all three are one image");
 }
 
-fn gzip_free_layer() -> Vec<u8> {
+#[test]
+fn of_several_processors_this_hosts_is_taken() {
+    let bed = Bed::new();
+    let mut parts = Parts::new(vec![small_layer()]);
+    let mut own = parts.index["manifests"][0].clone();
+    own["platform"] = json!({"os": "linux", "architecture": "amd64"});
+    let mut other = own.clone();
+    other["platform"]["architecture"] = json!("arm64");
+    other["digest"] = json!(format!("sha256:{}", "0".repeat(64)));
+    // An index in the layout's own index, as builders for several processors write it.
+    let nest = |parts: &mut Parts, manifests: Value| {
+        let kind = "application/vnd.oci.image.index.v1+json";
+        let nested = json!({"schemaVersion": 2, "mediaType": kind, "manifests": manifests});
+        let bytes = nested.to_string().into_bytes();
+        let digest = Digest::of(&bytes);
+        parts.index["manifests"][0] =
+            json!({"mediaType": kind, "digest": digest.to_string(), "size": bytes.len()});
+        parts.blobs.push((format!("blobs/sha256/{}", digest.hex()), bytes));
+        digest
+    };
+    let index = nest(&mut parts, json!([other, own]));
+    parts.write_folder(&bed.path("both"));
+    // The digest that somebody pins is that of the index.
+    let name = format!("both@{index}");
+    let (out, _) = bed.good(&["import", "--name", &name, bed.path("both").to_str().unwrap()]);
+    assert_eq!(out, format!("{name} {}\n", parts.digest()));
+    nest(&mut parts, json!([other]));
+    parts.write_folder(&bed.path("other"));
+    let error = bed.bad(&["import", "--name", "x", bed.path("other").to_str().unwrap()]);
+    assert!(error.contains("none of the 1 manifests in the index is for linux/amd64"), "{error}");
+}
+
+fn small_layer() -> Vec<u8> {
     layer(&[("bin/agent", b"#!/bin/sh\n")])
 }
 

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{self as sys, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::attributes::{self, Owner, SET_ID};
 use super::content::write_content;
@@ -14,7 +15,7 @@ use super::fault::{Fault, LayerError};
 use super::path::{Meaning, Names, meaning};
 use super::stream::TarStream;
 use super::tree::{self, Found, HOST_DIRECTORY, Tree};
-use crate::images::limits::Limits;
+use crate::images::limits::{Limits, MAX_PATH};
 
 /// What to do with devices, FIFOs and sockets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -188,8 +189,17 @@ impl Applier {
             }
             (Kind::Symlink, _) => self.symlink(entry, owner, place),
             (Kind::HardLink, Some((folder, old))) => {
-                sys::linkat(folder, old.as_slice(), parent, name, AtFlags::empty())
-                    .map_err(Fault::store("make a hard link"))
+                sys::linkat(folder, old.as_slice(), parent, name, AtFlags::empty()).map_err(
+                    |error| {
+                        match error {
+                            // It was in what this very entry replaces.
+                            Errno::NOENT => {
+                                Fault::HardLink(LayerError::new(0, old, Fault::Empty).shown)
+                            }
+                            error => Fault::store("make a hard link")(error),
+                        }
+                    },
+                )
             }
             _ => self.file(stream, entry, owner, place),
         }
@@ -228,6 +238,9 @@ impl Applier {
         // What it says is the guest's business: nothing on the host ever follows it.
         if entry.link.is_empty() {
             return Err(Fault::Empty);
+        }
+        if entry.link.len() > MAX_PATH {
+            return Err(Fault::Length);
         }
         if entry.link.contains(&0) {
             return Err(Fault::Nul);

@@ -289,6 +289,10 @@ fn what_makes_no_sense_is_refused() {
     assert!(matches!(refused(Layer::new().file(".", b"")), Fault::Root));
     let folder = Layer::new().directory("d").link(EntryType::Link, "x", "d");
     assert!(matches!(refused(folder), Fault::HardLink(_)));
+    let swallowed = Layer::new().file("d/f", b"").link(EntryType::Link, "d", "d/f");
+    assert!(matches!(refused(swallowed), Fault::HardLink(_)));
+    let far = Layer::new().extended(&[("linkpath", &[b'a'; 4096])]);
+    assert!(matches!(refused(far.link(EntryType::Symlink, "l", "")), Fault::Length));
     let owner = Layer::new().extended(&[("uid", b"4294967295")]).file("f", b"");
     assert!(matches!(refused(owner), Fault::Owner { .. }));
     let nul = Layer::new().extended(&[("path", b"a\0b")]).file("f", b"");

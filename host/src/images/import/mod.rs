@@ -113,6 +113,7 @@ pub fn import(
             let size = file.metadata().map(|metadata| metadata.len()).ok();
             progress.step("copying", size);
             let (digest, size) = work.copy(&mut session, &file, MAX_BLOB_BYTES, file_name)?;
+            progress.step("computing its digest", None);
             let mut unpacked = Digesting::new(
                 compression::unpack(session.open_blob(digest)?, &request.limits)
                     .map_err(|error| work.unreadable(1, 1, error))?,

@@ -18,7 +18,9 @@ const BLOCK: usize = 512;
 fn folder() -> &'static PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let folder = PathBuf::from(format!("/dev/shm/cloister-fuzz-{}", std::process::id()));
+        // From fuzz/run, which removes it: a process of libFuzzer ends without its destructors.
+        let folder = PathBuf::from(std::env::var_os("FUZZ_FOLDER").expect("FUZZ_FOLDER is set"))
+            .join(std::process::id().to_string());
         std::fs::create_dir_all(&folder).expect("a folder in memory");
         std::fs::write(folder.join("outside"), "as it was").expect("a folder in memory");
         folder

@@ -22,6 +22,8 @@ pub mod commands;
 
 pub mod doctor;
 
+pub mod images;
+
 pub mod exit_codes;
 
 pub mod pump;

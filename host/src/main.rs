@@ -12,6 +12,7 @@ fn main() -> ExitCode {
             Command::Run(arguments) => commands::run::run(arguments),
             Command::Doctor(arguments) => commands::doctor::doctor(arguments),
             Command::Bench(arguments) => commands::bench::bench(&arguments),
+            Command::Image(arguments) => commands::image::image(arguments),
             Command::Completion(arguments) => commands::completion::completion(&arguments),
         },
         // Also how clap returns what --help and --version print.

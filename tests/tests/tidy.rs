@@ -31,8 +31,11 @@ const ARROWS: &[(&str, &[&str])] = &[
 const SPEC_MODULES: &[&str] = &["spec", "control", "exit"];
 /// File names that say nothing.
 const VAGUE: &[&str] = &["manager", "helper", "helpers", "utils", "util", "common", "misc"];
-/// Most packages in the lock file that are built on Linux.
-const MAX_PACKAGES: usize = 110;
+/// Most packages in the lock file that are built on Linux. Half of them come with `oci-client`, which pulls
+/// images (HTTP, TLS, names of hosts), and are linked into `cloister` alone.
+const MAX_PACKAGES: usize = 225;
+/// Most packages that are linked into a program next to hostile bytes.
+const MAX_JAILED_PACKAGES: &[(&str, usize)] = &[("cloister-vmm", 32), ("cloister-guest-agent", 19)];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
@@ -233,27 +236,27 @@ fn the_project_speaks_of_itself_alone() {
 
 #[test]
 fn the_lock_file_stays_small() {
+    let names = packages(&["--workspace"]);
+    assert!(names.len() <= MAX_PACKAGES, "{} packages: {names:#?}", names.len());
+    for (name, most) in MAX_JAILED_PACKAGES {
+        let names = packages(&["--package", name]);
+        assert!(names.len() <= *most, "{name}: {} packages: {names:#?}", names.len());
+    }
+}
+
+fn packages(of: &[&str]) -> BTreeSet<String> {
     let tree = Command::new(env!("CARGO"))
-        .args([
-            "tree",
-            "--workspace",
-            "--locked",
-            "--offline",
-            "--prefix",
-            "none",
-            "--edges",
-            "normal,build",
-        ])
+        .arg("tree")
+        .args(of)
+        .args(["--locked", "--offline", "--prefix", "none", "--edges", "normal,build"])
         .args(["--target", "x86_64-unknown-linux-gnu", "--format", "{p}"])
         .current_dir(root())
         .output()
         .unwrap();
     assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
     let text = String::from_utf8(tree.stdout).unwrap();
-    let names: BTreeSet<&str> = text
-        .lines()
-        .map(|line| line.trim_end_matches(" (*)"))
+    text.lines()
+        .map(|line| line.trim_end_matches(" (*)").to_owned())
         .filter(|line| !line.is_empty())
-        .collect();
-    assert!(names.len() <= MAX_PACKAGES, "{} packages: {names:#?}", names.len());
+        .collect()
 }

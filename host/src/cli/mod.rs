@@ -60,6 +60,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Measure starts, commands and streams of machines on this host.
     Bench(BenchArgs),
+    /// Import, pull, list and remove the images that agents run from.
+    Image(image::ImageArgs),
     /// Print a completion script for a shell.
     Completion(CompletionArgs),
 }
@@ -198,6 +200,8 @@ fn kernel_arguments(text: &str) -> Result<String, ArgumentError> {
 
 // The help text of --cpus names the bound.
 const _: () = assert!(MAX_VCPUS == 32);
+
+pub mod image;
 
 mod parsers;
 

@@ -4,4 +4,5 @@
 pub mod bench;
 pub mod completion;
 pub mod doctor;
+pub mod image;
 pub mod run;

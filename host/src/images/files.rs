@@ -1,0 +1,72 @@
+//! Small files in a directory that is known by its descriptor: read within a bound, replaced whole.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{self as sys, Mode, OFlags, ResolveFlags};
+
+/// Opens a regular file below a directory; the way to it leads through no link.
+///
+/// # Errors
+/// It is not there, is no regular file, or the way leads elsewhere.
+pub(crate) fn open_below(directory: impl AsFd, path: &str) -> io::Result<File> {
+    // Not to wait for the writer of a FIFO.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let inside = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let file = File::from(sys::openat2(directory, path, flags, Mode::empty(), inside)?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    Ok(file)
+}
+
+/// Reads a file of at most `most` bytes.
+///
+/// # Errors
+/// It can't be read, or is larger ([`io::ErrorKind::FileTooLarge`]).
+pub(crate) fn read_at(directory: &OwnedFd, name: &str, most: u64) -> io::Result<Vec<u8>> {
+    read_bounded(open_below(directory, name)?, most)
+}
+
+/// Reads at most `most` bytes to the end.
+///
+/// # Errors
+/// It can't be read, or there are more ([`io::ErrorKind::FileTooLarge`]).
+pub(crate) fn read_bounded(input: impl io::Read, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    input.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it has more than {most} bytes"),
+        ));
+    }
+    Ok(bytes)
+}
+
+/// Replaces a file as a whole, by way of a scratch file in `scratch`: after a crash it is the old one
+/// or the new one.
+///
+/// # Errors
+/// The file system refuses.
+pub(crate) fn replace_at(
+    scratch: &OwnedFd,
+    directory: &OwnedFd,
+    name: &str,
+    bytes: &[u8],
+) -> io::Result<()> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let temporary = format!("{name}.{}.{number}", std::process::id());
+    let flags =
+        OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o600);
+    let mut file = File::from(sys::openat(scratch, temporary.as_str(), flags, mode)?);
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    sys::renameat(scratch, temporary.as_str(), directory, name)?;
+    sys::fsync(directory)?;
+    Ok(())
+}

@@ -20,7 +20,7 @@ use crate::images::signature::{Key, SignatureError};
 use crate::images::store::removal::Removed;
 use crate::images::store::session::Session;
 use crate::images::store::{Store, StoreError};
-use crate::report::describe;
+use crate::report::{describe, tell_line};
 use progress::{Bar, bytes};
 
 /// Most memory of a pull, in bytes. The registry client takes manifests, tokens and error messages
@@ -72,7 +72,7 @@ pub fn image(arguments: ImageArgs) -> u8 {
             exit_codes::OK
         }
         Err(error) => {
-            eprintln!("{}", describe(&error, error.remedy()));
+            tell_line(describe(&error, error.remedy()));
             exit_codes::FAILED
         }
     }
@@ -192,33 +192,36 @@ fn tell_imported(imported: &Imported) -> Result<(), ImageError> {
             notes.push(format!("{count} {what}"));
         }
     }
-    eprintln!(
+    tell_line(format_args!(
         "cloister: {} with {} entries, {} on the disk{}{}",
         imported.kind,
         facts.entries,
         bytes(facts.bytes),
         if imported.signed { "; its signature was verified" } else { "" },
-        if notes.is_empty() { String::new() } else { format!("; {}", notes.join(", ")) },
-    );
+        if notes.is_empty() { String::new() } else { format!("; {}", notes.join(", ")) }
+    ));
     print(&format!("{} {}\n", imported.names.join(" "), imported.digest))
 }
 
 fn tell_leftovers(removed: Option<Removed>) {
     if let Some(removed) = removed {
-        eprintln!(
+        tell_line(format_args!(
             "cloister: removed what {} unfinished commands left: {} blobs, {} roots",
             removed.unfinished, removed.blobs, removed.roots
-        );
+        ));
     }
 }
 
 fn tell_waiting() {
-    eprintln!("cloister: waiting for another `cloister image` command to end");
+    tell_line(format_args!("cloister: waiting for another `cloister image` command to end"));
 }
 
 fn tell_held(removed: Removed) {
     if removed.held > 0 {
-        eprintln!("cloister: {} roots are in use and stay until `cloister image gc`", removed.held);
+        tell_line(format_args!(
+            "cloister: {} roots are in use and stay until `cloister image gc`",
+            removed.held
+        ));
     }
 }
 

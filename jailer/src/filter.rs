@@ -3,7 +3,7 @@
 
 use libc::sock_filter;
 
-use crate::policy::{Answer, Check, Line};
+use crate::policy::{Answer, Check, LAST_CALL, Line};
 
 // Instructions of classic BPF (linux/bpf_common.h).
 const LOAD_WORD: u16 = 0x20;
@@ -21,7 +21,7 @@ const ARGUMENTS: u32 = 16;
 const X86_64: u32 = 0xc000_003e;
 
 /// The program; `None` if the table is too large for its jumps. A call that is not in the table
-/// kills the process.
+/// raises SIGSYS.
 #[must_use]
 pub fn compile(table: &[Line]) -> Option<Vec<sock_filter>> {
     let mut lines: Vec<&Line> = table.iter().collect();
@@ -31,6 +31,8 @@ pub fn compile(table: &[Line]) -> Option<Vec<sock_filter>> {
         jump(JUMP_IF_EQUAL, X86_64, 1, 0)?,
         plain(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
         plain(LOAD_WORD, NUMBER),
+        jump(JUMP_IF_EQUAL, LAST_CALL, 0, 1)?,
+        plain(RETURN, libc::SECCOMP_RET_KILL_PROCESS),
     ];
     program.extend(search(&lines)?);
     Some(program)
@@ -38,12 +40,12 @@ pub fn compile(table: &[Line]) -> Option<Vec<sock_filter>> {
 
 fn search(lines: &[&Line]) -> Option<Vec<sock_filter>> {
     match lines {
-        [] => Some(vec![plain(RETURN, libc::SECCOMP_RET_KILL_PROCESS)]),
+        [] => Some(vec![plain(RETURN, libc::SECCOMP_RET_TRAP)]),
         [line] => {
             let answer = answer(line)?;
             let mut leaf = vec![jump(JUMP_IF_EQUAL, line.call, 0, answer.len())?];
             leaf.extend(answer);
-            leaf.push(plain(RETURN, libc::SECCOMP_RET_KILL_PROCESS));
+            leaf.push(plain(RETURN, libc::SECCOMP_RET_TRAP));
             Some(leaf)
         }
         _ => {

@@ -132,6 +132,10 @@ pub struct RunArgs {
     #[arg(short, long)]
     pub verbose: bool,
 
+    /// Where its jail is.
+    #[command(flatten)]
+    pub jail: JailArgs,
+
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     #[arg(value_hint = ValueHint::CommandWithArguments)]
@@ -154,6 +158,10 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "FILE", env = "CLOISTER_ROOTFS", hide_env_values = true)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub rootfs: Option<PathBuf>,
+
+    /// Where the jail of the probe guest is.
+    #[command(flatten)]
+    pub jail: JailArgs,
 }
 
 /// What was typed after `completion`.
@@ -199,8 +207,11 @@ fn kernel_arguments(text: &str) -> Result<String, ArgumentError> {
 // The help text of --cpus names the bound.
 const _: () = assert!(MAX_VCPUS == 32);
 
+pub mod jail;
+
 mod parsers;
 
+use jail::JailArgs;
 use parsers::{AbsoluteParser, VariableParser};
 
 #[cfg(test)]

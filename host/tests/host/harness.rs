@@ -13,19 +13,34 @@ pub(crate) struct Installation {
 }
 
 impl Installation {
-    /// With a machine that does as `script` says; see `tests/fake_vmm`.
+    /// With a machine that does as `script` says; see `tests/fake_vmm`. Its guest runs commands on this
+    /// host, so it is in no jail.
     pub(crate) fn new(script: &str) -> Self {
+        Self::with("open-jailer", script)
+    }
+
+    /// The same in the jail of any other machine, where nothing can be run.
+    pub(crate) fn jailed(script: &str) -> Self {
+        Self::with("jailer", script)
+    }
+
+    fn with(jailer: &str, script: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
         let installation = Self { folder };
         let (bin, lib) = (installation.path("bin"), installation.path("lib/cloister"));
         fs::create_dir_all(&bin).expect("a working file system");
         fs::create_dir_all(&lib).expect("a working file system");
         // Hard links keep the names by which a program finds itself, and copy nothing.
-        let cloister = Path::new(env!("CARGO_BIN_EXE_cloister"));
-        place(cloister, &bin.join("cloister"));
-        let fake = cloister.with_file_name("examples").join("fake-vmm");
-        assert!(fake.exists(), "build the test double first: cargo build -p cloister --examples");
-        place(&fake, &bin.join("cloister-vmm"));
+        let doubles = Path::new(env!("CARGO_BIN_EXE_cloister")).with_file_name("examples");
+        for (double, name) in [
+            ("cloister-without-limits", "cloister"),
+            ("fake-vmm", "cloister-vmm"),
+            (jailer, "cloister-jailer"),
+        ] {
+            let double = doubles.join(double);
+            assert!(double.exists(), "build the doubles first: cargo build -p cloister --examples");
+            place(&double, &bin.join(name));
+        }
         fs::write(lib.join("vmlinux"), kernel()).expect("a working file system");
         fs::write(lib.join("rootfs.cpio"), format!("070701{script}"))
             .expect("a working file system");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
@@ -45,8 +45,20 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        fs::write(self.0.join("cgroup.kill"), "1").ok();
-        fs::remove_dir(&self.0).ok();
+        let Ok(mut events) = File::open(self.0.join("cgroup.events")) else { return };
+        fs::write(self.0.join("cgroup.kill"), "1").unwrap();
+        let mut text = String::new();
+        while events.rewind().is_ok() && events.read_to_string(&mut text).is_ok() {
+            if text.contains("populated 0") {
+                break;
+            }
+            text.clear();
+            let mut poll =
+                libc::pollfd { fd: events.as_raw_fd(), events: libc::POLLPRI, revents: 0 };
+            // SAFETY: one entry, alive; the kernel tells when the file has changed.
+            unsafe { libc::poll(&raw mut poll, 1, 20_000) };
+        }
+        fs::remove_dir(&self.0).unwrap();
     }
 }
 

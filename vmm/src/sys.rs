@@ -47,7 +47,7 @@ extern "C" fn on_trap(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::
     const BEFORE: &[u8] = b"cloister-vmm: system call ";
     const AFTER: &[u8] = b" is not allowed\n";
     // SAFETY: the kernel hands over a whole siginfo_t, of which this is an aligned member.
-    let mut number = unsafe { info.cast::<u8>().add(OFFSET).cast::<u32>().read() };
+    let mut number = unsafe { info.cast::<u8>().wrapping_add(OFFSET).cast::<u32>().read() };
     let mut digits = [b'0'; 10];
     let mut first = digits.len();
     while number > 0 || first == digits.len() {

@@ -139,7 +139,7 @@ impl Place {
     /// Controllers are missing though `limits` are wanted, or the system refuses.
     pub fn make(
         &self,
-        names: impl Iterator<Item = u32> + Clone,
+        names: &(impl Iterator<Item = u32> + Clone),
         limits: bool,
     ) -> Result<(Group, u32), GroupError> {
         for _ in 0..ATTEMPTS {

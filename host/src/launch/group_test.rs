@@ -21,15 +21,15 @@ fn place(name: &str) -> Place {
 #[test]
 fn groups_have_different_numbers_and_leave_nothing() {
     let place = place("numbers");
-    let (first, a) = place.make(10..13, false).unwrap();
-    let (second, b) = place.make(10..13, false).unwrap();
+    let (first, a) = place.make(&(10..13), false).unwrap();
+    let (second, b) = place.make(&(10..13), false).unwrap();
     assert_eq!((a, b), (10, 11));
     assert!(first.path().is_dir() && second.path().is_dir());
     drop(first);
-    let (_third, c) = place.make(10..13, false).unwrap();
+    let (_third, c) = place.make(&(10..13), false).unwrap();
     assert_eq!(c, 10, "it is free again");
-    let _fourth = place.make(10..13, false).unwrap();
-    assert!(matches!(place.make(10..13, false), Err(GroupError::NoneFree)));
+    let _fourth = place.make(&(10..13), false).unwrap();
+    assert!(matches!(place.make(&(10..13), false), Err(GroupError::NoneFree)));
     drop((_third, _fourth, second));
     assert!(!place.folder.exists());
 }
@@ -37,14 +37,14 @@ fn groups_have_different_numbers_and_leave_nothing() {
 #[test]
 fn what_is_locked_is_not_swept_and_the_rest_is() {
     let place = place("sweep");
-    let (alive, _) = place.make(1..2, false).unwrap();
+    let (alive, _) = place.make(&(1..2), false).unwrap();
     let left = place.folder.join("vm-7");
     let other = place.folder.join("not-ours");
     fs::create_dir(&left).unwrap();
     fs::create_dir(&other).unwrap();
     let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
     fs::write(left.join("cgroup.procs"), child.id().to_string()).unwrap();
-    assert_eq!(sweep(&place), [left.clone()]);
+    assert_eq!(sweep(&place), std::slice::from_ref(&left));
     assert!(!left.exists() && alive.path().exists() && other.exists());
     // It was killed with its group.
     assert!(!child.wait().unwrap().success());

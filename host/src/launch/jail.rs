@@ -117,11 +117,12 @@ impl JailSpec {
             // Commands that run at the same time begin at different places.
             let start = host_pid % count;
             let ids = (0..count).map(move |step| first + (start + step) % count);
-            let (group, id) = place.make(ids, limits.is_some())?;
+            let (group, id) = place.make(&ids, limits.is_some())?;
             (group, Ids { uid: id, gid: id, own: true })
         } else {
             let gid = rustix::process::getegid();
-            let (group, _) = place.make(host_pid..host_pid.saturating_add(64), limits.is_some())?;
+            let names = host_pid..host_pid.saturating_add(64);
+            let (group, _) = place.make(&names, limits.is_some())?;
             (group, Ids { uid: uid.as_raw(), gid: gid.as_raw(), own: false })
         };
         Ok(Cell { group, spec: Spec { host_pid, ids, limits, descriptors: MAX_DESCRIPTORS } })

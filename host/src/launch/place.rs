@@ -91,9 +91,9 @@ fn seal(file: File) -> io::Result<OwnedFd> {
 ///
 /// # Errors
 /// The system refuses.
-pub fn spawn(program: &Path, places: &[(OwnedFd, RawFd)], stderr: OwnedFd) -> io::Result<Pid> {
+pub fn spawn(program: &Path, places: &[(OwnedFd, RawFd)], stderr: &OwnedFd) -> io::Result<Pid> {
     let path = CString::new(program.as_os_str().as_bytes())?;
-    let stderr = rustix::io::fcntl_dupfd_cloexec(&stderr, ABOVE_PLACES)?;
+    let stderr = rustix::io::fcntl_dupfd_cloexec(stderr, ABOVE_PLACES)?;
     let mut actions = FileActions::new()?;
     actions.open_null(0, libc::O_RDONLY)?;
     actions.open_null(1, libc::O_WRONLY)?;

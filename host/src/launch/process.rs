@@ -119,10 +119,10 @@ impl VmmProcess {
         rustix::io::ioctl_fionbio(&words, true).map_err(|e| wrap(e.into()))?;
         let words = pipe::Receiver::from_owned_fd(words).map_err(wrap)?;
         let places = place::descriptors(program, &cell, control, report)?;
-        let started = spawn(jailer, &places, stderr)
+        let started = spawn(jailer, &places, &stderr)
             .map_err(|source| ProcessError::Spawn { path: jailer.to_owned(), source })?;
         // From here on only the jailer and the jailed process hold the other ends.
-        drop(places);
+        drop((places, stderr));
         let pid = await_jail(started, reports, program)?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| wrap(e.into()))?;
         let handle = place::watch(handle).map_err(wrap)?;

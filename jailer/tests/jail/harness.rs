@@ -86,8 +86,10 @@ pub(crate) fn spec() -> Spec {
     let ids = if is_root() {
         Ids { uid: id, gid: id, own: true }
     } else {
-        // SAFETY: both take nothing and cannot fail.
-        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        // SAFETY: takes nothing and cannot fail.
+        let uid = unsafe { libc::geteuid() };
+        // SAFETY: the same.
+        let gid = unsafe { libc::getegid() };
         Ids { uid, gid, own: false }
     };
     Spec { host_pid: std::process::id(), ids, limits: None, descriptors: 2048 }
@@ -155,18 +157,19 @@ impl Start {
         // A file that a process without Landlock could execute.
         let executable = File::open(jailer()).unwrap();
         command.env("SECRET", "1").stdin(executable).stdout(Stdio::null());
+        let place = move || {
+            for (from, to) in &places {
+                // SAFETY: numbers; the child's descriptor table is its own.
+                unsafe { libc::dup2(*from, *to) };
+            }
+            for fd in &without {
+                // SAFETY: the same.
+                unsafe { libc::close(*fd) };
+            }
+            Ok(())
+        };
         // SAFETY: only system calls between fork and exec.
-        unsafe {
-            command.pre_exec(move || {
-                for (from, to) in &places {
-                    libc::dup2(*from, *to);
-                }
-                for fd in &without {
-                    libc::close(*fd);
-                }
-                Ok(())
-            });
-        }
+        unsafe { command.pre_exec(place) };
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         drop((sources, report, theirs));
         // SAFETY: made above, owned by nothing else.

@@ -26,18 +26,16 @@ fn two_hundred_runs_leave_nothing() {
     let _turn = alone();
     let before = Census::take();
     // Several at once: a machine that ends must not take with it, or leave, what is another's.
-    let number = AtomicU32::new(0);
+    let begun = AtomicU32::new(0);
+    let next = || Some(begun.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < RUNS);
+    let some_of_them = || {
+        while let Some(number) = next() {
+            one_run(number);
+        }
+    };
     thread::scope(|scope| {
         for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                loop {
-                    let number = number.fetch_add(1, Ordering::Relaxed);
-                    if number >= RUNS {
-                        break;
-                    }
-                    one_run(number);
-                }
-            });
+            scope.spawn(some_of_them);
         }
     });
     before.assert_nothing_left("200 runs");

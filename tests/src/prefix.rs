@@ -37,6 +37,12 @@ impl Prefix {
         self.0.join("bin/cloister-vmm")
     }
 
+    /// The program that starts it in its jail.
+    #[must_use]
+    pub fn jailer(&self) -> PathBuf {
+        self.0.join("bin/cloister-jailer")
+    }
+
     /// The guest's kernel.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {
@@ -65,6 +71,7 @@ impl Prefix {
         for (from, to) in [
             (self.program(), copy.program()),
             (self.vmm(), copy.vmm()),
+            (self.jailer(), copy.jailer()),
             (self.kernel(), copy.kernel()),
             (self.root(), copy.root()),
         ] {

@@ -12,6 +12,11 @@ use cloister_vmm::{event_loop, probe, seccomp, sys};
 fn main() -> ProcessExit {
     let mut times = StartTimes { process_ns: sys::monotonic_ns(), ..StartTimes::default() };
     sys::share_one_heap();
+    sys::name_process(c"cloister-vmm");
+    if let Err(error) = sys::install_trap_handler() {
+        complain(&error);
+        return ExitCode::Host.into();
+    }
     if let Some(argument) = std::env::args().nth(1) {
         return answer(&argument);
     }

@@ -134,6 +134,10 @@ pub struct RunArgs {
     #[arg(short, long)]
     pub verbose: bool,
 
+    /// Where its jail is.
+    #[command(flatten)]
+    pub jail: JailArgs,
+
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     #[arg(value_hint = ValueHint::CommandWithArguments)]
@@ -156,6 +160,10 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "FILE", env = "CLOISTER_ROOTFS", hide_env_values = true)]
     #[arg(value_hint = ValueHint::FilePath)]
     pub rootfs: Option<PathBuf>,
+
+    /// Where the jail of the probe guest is.
+    #[command(flatten)]
+    pub jail: JailArgs,
 }
 
 /// What was typed after `completion`.
@@ -203,8 +211,11 @@ const _: () = assert!(MAX_VCPUS == 32);
 
 pub mod image;
 
+pub mod jail;
+
 mod parsers;
 
+use jail::JailArgs;
 use parsers::{AbsoluteParser, VariableParser};
 
 #[cfg(test)]

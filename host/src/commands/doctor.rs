@@ -5,9 +5,11 @@ use std::io::{self, Write as _};
 use comfy_table::{Attribute, Cell, Color, ContentArrangement, Table, presets};
 
 use crate::cli::DoctorArgs;
+use crate::commands::clean_up;
 use crate::doctor::{Report, Status, examine};
 use crate::exit_codes;
 use crate::launch::files::Files;
+use crate::launch::jail::LimitsWish;
 use crate::report::{describe, tell_line};
 
 /// A table is never wider: its lines would be hard to follow.
@@ -15,7 +17,9 @@ const WIDEST: u16 = 110;
 
 /// Examines the host and prints what it found.
 #[must_use]
-pub fn doctor(arguments: DoctorArgs) -> u8 {
+pub fn doctor(arguments: DoctorArgs, limits: LimitsWish) -> u8 {
+    let jail = arguments.jail.spec(limits);
+    clean_up(&jail);
     let files = match Files::find(arguments.kernel, arguments.rootfs) {
         Ok(files) => files,
         Err(error) => {
@@ -25,7 +29,7 @@ pub fn doctor(arguments: DoctorArgs) -> u8 {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let report = match runtime {
-        Ok(runtime) => runtime.block_on(examine(&files)),
+        Ok(runtime) => runtime.block_on(examine(&files, &jail)),
         Err(error) => {
             tell_line(format_args!("cloister: can't set up the runtime: {error}"));
             return exit_codes::FAILED;

@@ -6,3 +6,44 @@ pub mod completion;
 pub mod doctor;
 pub mod image;
 pub mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+use crate::exit_codes;
+use crate::launch::group::sweep;
+use crate::launch::jail::{JailSpec, LimitsWish};
+use crate::report::tell_line;
+
+/// Reads the command line, does what it says, and exits as documented. `limits` is for tests, whose
+/// machine may have no controllers: the program `cloister` always asks for them.
+#[must_use]
+pub fn main(limits: LimitsWish) -> ExitCode {
+    let code = match Cli::try_parse() {
+        Ok(cli) => match cli.command {
+            Command::Run(arguments) => run::run(arguments, limits),
+            Command::Doctor(arguments) => doctor::doctor(arguments, limits),
+            Command::Bench(arguments) => bench::bench(&arguments, limits),
+            Command::Image(arguments) => image::image(arguments),
+            Command::Completion(arguments) => completion::completion(&arguments),
+        },
+        // Also how clap returns what --help and --version print.
+        Err(message) => {
+            // Nothing could be told to somebody whose terminal is gone.
+            message.print().ok();
+            if message.use_stderr() { exit_codes::FAILED } else { exit_codes::OK }
+        }
+    };
+    ExitCode::from(code)
+}
+
+/// Removes what killed commands have left, and says so.
+fn clean_up(jail: &JailSpec) {
+    // A place that can't be found is for the start to explain.
+    for removed in jail.place().iter().flat_map(sweep) {
+        let place = removed.display();
+        tell_line(format_args!("cloister: removed what a killed command had left: {place}"));
+    }
+}

@@ -30,11 +30,12 @@ fn the_json_object_has_its_documented_keys() {
 async fn a_host_without_anything_is_told_all_of_it() {
     let files = Files {
         vmm: "/no/vmm".into(),
+        jailer: "/no/jailer".into(),
         kernel: "/no/kernel".into(),
         root: "/no/root".into(),
         kvm: "/no/kvm".into(),
     };
-    let report = examine(&files).await;
+    let report = examine(&files, &JailSpec::default()).await;
     assert!(!report.ok);
     let failed: Vec<&str> = report
         .checks
@@ -42,7 +43,7 @@ async fn a_host_without_anything_is_told_all_of_it() {
         .filter(|check| check.status == Status::Fail)
         .map(|check| check.name)
         .collect();
-    for name in ["kvm", "vmm", "guest", "kernel", "rootfs"] {
+    for name in ["kvm", "vmm", "jailer", "guest", "kernel", "rootfs"] {
         assert!(failed.contains(&name), "{name}");
     }
     let document = include_str!("../../../docs/user-guide.md");

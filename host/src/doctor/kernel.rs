@@ -1,15 +1,14 @@
 //! What the host's kernel offers to lock processes in: seccomp, control groups, namespaces, Landlock.
 #![expect(unsafe_code, reason = "asking the kernel for versions, and trying namespaces in a child")]
 
-use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
-use rustix::fs::{Access, access};
-
 use super::{Check, Status};
+use crate::launch::jail::{JailSpec, limits_of_probe};
+use crate::report::chain;
 
 /// Whether system call filters can be installed that end the process. The vmm runs behind one.
 pub(super) fn seccomp() -> Check {
@@ -26,7 +25,7 @@ pub(super) fn seccomp() -> Check {
     }
 }
 
-/// Which version of Landlock the kernel has. `cloister run` does not need it.
+/// Which version of Landlock the kernel has; any will do.
 pub(super) fn landlock() -> Check {
     const CREATE_RULESET_VERSION: u32 = 1;
     // SAFETY: with this flag the kernel takes no pointer and makes nothing; it returns a number.
@@ -42,11 +41,11 @@ pub(super) fn landlock() -> Check {
         Check::new("landlock", Status::Ok, format!("ABI version {answer}")).fact("abi", answer)
     } else {
         let reason = io::Error::last_os_error();
-        Check::new("landlock", Status::Warn, format!("not available ({reason})"))
+        Check::new("landlock", Status::Fail, format!("not available ({reason})"))
             .fact("abi", 0)
             .remedy(
-                "`cloister run` works without it; to have it, use a host kernel with \
-                 CONFIG_SECURITY_LANDLOCK=y and `landlock` among its lsm= names",
+                "use a host kernel with CONFIG_SECURITY_LANDLOCK=y and `landlock` among its lsm= \
+                 names",
             )
     }
 }
@@ -92,71 +91,41 @@ fn judge_namespaces(answer: Option<i32>) -> Check {
         || "no answer".to_owned(),
         |errno| io::Error::from_raw_os_error(errno).to_string(),
     );
-    Check::new("user-namespaces", Status::Warn, format!("can't be made ({reason})"))
+    Check::new("user-namespaces", Status::Fail, format!("can't be made ({reason})"))
         .fact("usable", false)
         .remedy(
-            "`cloister run` works without them; to have them, set user.max_user_namespaces above 0 \
-             and, where they exist, kernel.unprivileged_userns_clone=1 and \
+            "set user.max_user_namespaces above 0 and, where they exist, \
+             kernel.unprivileged_userns_clone=1 and \
              kernel.apparmor_restrict_unprivileged_userns=0",
         )
 }
 
-/// The unified control group hierarchy, and what of it is ours. `cloister run` does not need it.
-pub(super) fn cgroup() -> Check {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    match find_group(&mounts, &groups) {
-        Some((mount, group)) => judge_group(&mount, &group),
-        None => Check::new("cgroup", Status::Warn, "cgroup version 2 is not mounted").remedy(
-            "`cloister run` works without it; to have it, start the host with \
-             systemd.unified_cgroup_hierarchy=1",
-        ),
-    }
-}
-
-/// Where version 2 is mounted, and this process's own folder in it.
-fn find_group(mounts: &str, groups: &str) -> Option<(PathBuf, PathBuf)> {
-    let mount = mounts.lines().find_map(|line| {
-        // proc_pid_mountinfo(5): ... mount point is the fifth word; after " - " comes the type.
-        let (place, kind) = line.split_once(" - ")?;
-        kind.starts_with("cgroup2 ").then(|| place.split(' ').nth(4)).flatten()
-    })?;
-    let own = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    Some((PathBuf::from(mount), Path::new(mount).join(own)))
-}
-
-fn judge_group(mount: &Path, group: &Path) -> Check {
-    let controllers: Vec<String> = fs::read_to_string(group.join("cgroup.controllers"))
-        .unwrap_or_default()
-        .split_whitespace()
-        .map(str::to_owned)
-        .collect();
-    let writable = |name: &str| access(group.join(name), Access::WRITE_OK).is_ok();
-    let delegated = writable("") && writable("cgroup.procs") && writable("cgroup.subtree_control");
-    let missing: Vec<&str> =
-        ["cpu", "memory", "pids"].into_iter().filter(|name| !has(&controllers, name)).collect();
-    let found = format!(
-        "version 2 at {}, controllers: {}; this process's group is {}ours to divide",
-        mount.display(),
-        if controllers.is_empty() { "none".to_owned() } else { controllers.join(" ") },
-        if delegated { "" } else { "not " },
-    );
-    let check = if missing.is_empty() && delegated {
-        Check::new("cgroup", Status::Ok, found)
-    } else {
-        Check::new("cgroup", Status::Warn, found).remedy(
-            "`cloister run` works without it; to have it, run in a group of your own: \
-             `systemd-run --user --scope -p Delegate=yes …`",
-        )
+/// The control group that machines are put into: made with all its limits, and removed.
+pub(super) fn cgroup(jail: &JailSpec) -> Check {
+    const NAME: &str = "cgroup";
+    let place = match jail.place() {
+        Ok(place) => place,
+        Err(error) => return Check::new(NAME, Status::Fail, chain(&error)).remedy(error.remedy()),
     };
-    check
-        .fact("mount", mount.display().to_string())
-        .fact("controllers", controllers)
-        .fact("delegated", delegated)
+    let folder = place.folder.display().to_string();
+    let check = match jail.cell(limits_of_probe()) {
+        Ok(cell) => judge_group(cell.group.path(), &folder),
+        Err(error) => Check::new(NAME, Status::Fail, chain(&error)).remedy(error.remedy()),
+    };
+    check.fact("folder", folder)
 }
 
-fn has(controllers: &[String], name: &str) -> bool {
-    controllers.iter().any(|controller| controller == name)
+fn judge_group(group: &Path, folder: &str) -> Check {
+    let has = |name: &&str| group.join(name).exists();
+    let missing: Vec<&str> =
+        ["memory.max", "pids.max", "cpu.max"].into_iter().filter(|name| !has(name)).collect();
+    if !missing.is_empty() {
+        let found = format!("control groups in {folder} lack {}", missing.join(", "));
+        return Check::new("cgroup", Status::Fail, found)
+            .remedy("use a host kernel with the controllers memory, pids and cpu");
+    }
+    let found = format!("machines get groups with limits in {folder}");
+    Check::new("cgroup", Status::Ok, found).fact("io_weight", has(&"io.weight"))
 }
 
 #[cfg(test)]

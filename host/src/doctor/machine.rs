@@ -11,8 +11,10 @@ use kvm_ioctls::{Cap, Kvm};
 
 use super::{Check, PROBE_LIMIT, Status};
 use crate::control::{ControlError, ControlSocket, Packet};
-use crate::launch::files::{FileError, Files, check_program};
+use crate::launch::files::{FileError, Files, Role, check_program};
+use crate::launch::group::GroupError;
 use crate::launch::image::{ImageError, check_kernel, check_root};
+use crate::launch::jail::{JailSpec, limits_of_probe};
 use crate::launch::memory::{HostMemory, MemoryError};
 use crate::launch::process::{ProcessError, VmmProcess};
 use crate::report::chain;
@@ -71,24 +73,25 @@ fn capabilities(kvm: &Kvm) -> Check {
     check.fact("missing", missing)
 }
 
-/// The vmm's program.
-pub(super) fn program(files: &Files) -> Check {
-    match check_program(&files.vmm) {
-        Ok(()) => Check::new("vmm", Status::Ok, files.vmm.display().to_string()),
-        Err(error) => failed_file("vmm", &error),
-    }
+/// The programs beside this one.
+pub(super) fn programs(files: &Files) -> [Check; 2] {
+    let check = |name, role, path: &Path| match check_program(role, path) {
+        Ok(()) => Check::new(name, Status::Ok, path.display().to_string()),
+        Err(error) => failed_file(name, &error),
+    };
+    [check("vmm", Role::Vmm, &files.vmm), check("jailer", Role::Jailer, &files.jailer)]
 }
 
 /// Runs the probe guest, unless what it needs is missing.
-pub(super) async fn guest(files: &Files, before: &[Check]) -> Check {
+pub(super) async fn guest(files: &Files, jail: &JailSpec, before: &[Check]) -> Check {
     const NAME: &str = "guest";
     if before.iter().any(|check| check.status == Status::Fail) {
         return Check::new(NAME, Status::Fail, "not tried, because of the above");
     }
-    match tokio::time::timeout(PROBE_LIMIT, probe(files)).await {
+    match tokio::time::timeout(PROBE_LIMIT, probe(files, jail)).await {
         Ok(Ok(report)) => judge(NAME, &report),
         Ok(Err(error)) => Check::new(NAME, Status::Fail, chain(&error))
-            .remedy("`cloister-vmm` may be of another build: `make build` makes both"),
+            .remedy("the programs may be of different builds: `make build` makes them all"),
         Err(_) => {
             let found = format!("the probe guest did not end within {} s", PROBE_LIMIT.as_secs());
             Check::new(NAME, Status::Fail, found).fact("verdict", "broken").remedy(BROKEN)
@@ -134,6 +137,8 @@ enum ProbeError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
+    Group(#[from] GroupError),
+    #[error(transparent)]
     Process(#[from] ProcessError),
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -143,10 +148,11 @@ enum ProbeError {
     Unexpected,
 }
 
-async fn probe(files: &Files) -> Result<ProbeReport, ProbeError> {
+async fn probe(files: &Files, jail: &JailSpec) -> Result<ProbeReport, ProbeError> {
     let kvm = OwnedFd::from(files.open_kvm()?);
     let (control, vmm_end) = ControlSocket::pair()?;
-    let mut process = VmmProcess::spawn(&files.vmm, vmm_end)?;
+    let cell = jail.cell(limits_of_probe())?;
+    let mut process = VmmProcess::spawn(&files.jailer, &files.vmm, cell, vmm_end)?;
     let answer = async {
         control.send(&Packet::new(&Command::Probe, vec![kvm])?).await?;
         control.receive().await

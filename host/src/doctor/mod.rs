@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::launch::files::Files;
+use crate::launch::jail::JailSpec;
 
 /// The probe guest takes milliseconds; on an emulated host, a second.
 pub const PROBE_LIMIT: Duration = Duration::from_secs(20);
@@ -93,18 +94,18 @@ impl Report {
     }
 }
 
-/// Looks at everything. Starts the probe guest with `files.vmm`.
-pub async fn examine(files: &Files) -> Report {
+/// Looks at everything. Starts the probe guest with `files.vmm`, in a jail like any other machine's.
+pub async fn examine(files: &Files, jail: &JailSpec) -> Report {
     let mut checks = machine::kvm(files);
-    checks.push(machine::program(files));
-    checks.push(machine::guest(files, &checks).await);
+    checks.extend(machine::programs(files));
+    checks.push(kernel::seccomp());
+    checks.push(kernel::cgroup(jail));
+    checks.push(kernel::namespaces());
+    checks.push(kernel::landlock());
+    checks.push(machine::guest(files, jail, &checks).await);
     checks.push(machine::kernel(files));
     checks.push(machine::root(files));
     checks.push(machine::memory());
-    checks.push(kernel::seccomp());
-    checks.push(kernel::cgroup());
-    checks.push(kernel::namespaces());
-    checks.push(kernel::landlock());
     Report::new(checks)
 }
 

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// The file beside `cloister` that owns the machine.
 const VMM: &str = "cloister-vmm";
+/// The file beside `cloister` that starts it in its jail.
+const JAILER: &str = "cloister-jailer";
 /// From the folder of `cloister` to that of the images.
 const IMAGES: &str = "../lib/cloister";
 const KERNEL: &str = "vmlinux";
@@ -18,6 +20,8 @@ const KVM: &str = "/dev/kvm";
 pub struct Files {
     /// The program that owns the machine.
     pub vmm: PathBuf,
+    /// The program that starts it in its jail.
+    pub jailer: PathBuf,
     /// The guest's kernel: an uncompressed ELF file with a PVH entry.
     pub kernel: PathBuf,
     /// The guest's root: an uncompressed cpio archive with the supervisor as `/init`.
@@ -46,6 +50,7 @@ impl Files {
         };
         Self {
             vmm: folder.join(VMM),
+            jailer: folder.join(JAILER),
             kernel: kernel.unwrap_or_else(|| images.join(KERNEL)),
             root: root.unwrap_or_else(|| images.join(ROOT)),
             kvm: PathBuf::from(KVM),
@@ -85,15 +90,15 @@ impl Files {
 ///
 /// # Errors
 /// It is not, or is not a regular file.
-pub fn check_program(path: &Path) -> Result<(), FileError> {
-    let metadata = path.metadata().map_err(|source| FileError::open(Role::Vmm, path, source))?;
+pub fn check_program(role: Role, path: &Path) -> Result<(), FileError> {
+    let metadata = path.metadata().map_err(|source| FileError::open(role, path, source))?;
     if !metadata.is_file() {
-        return Err(FileError::NotRegular { role: Role::Vmm, path: path.to_owned() });
+        return Err(FileError::NotRegular { role, path: path.to_owned() });
     }
     // Any execute bit will do here: which of them counts is for exec to say.
     if metadata.permissions().mode() & 0o111 == 0 {
         let source = io::Error::from_raw_os_error(libc::EACCES);
-        return Err(FileError::open(Role::Vmm, path, source));
+        return Err(FileError::open(role, path, source));
     }
     Ok(())
 }
@@ -112,6 +117,8 @@ fn open_image(role: Role, path: &Path) -> Result<File, FileError> {
 pub enum Role {
     /// The program that owns the machine.
     Vmm,
+    /// The program that starts it in its jail.
+    Jailer,
     /// The guest's kernel.
     Kernel,
     /// The guest's root.
@@ -124,6 +131,7 @@ impl std::fmt::Display for Role {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Vmm => "the program cloister-vmm",
+            Self::Jailer => "the program cloister-jailer",
             Self::Kernel => "the guest kernel",
             Self::Root => "the guest root",
             Self::Kvm => "the KVM device",
@@ -172,7 +180,9 @@ impl FileError {
             Self::NotRegular { role, .. } => (*role, None),
         };
         Some(match (role, source) {
-            (Role::Vmm, _) => "it must lie beside the program cloister; `make build` puts it there",
+            (Role::Vmm | Role::Jailer, _) => {
+                "it must lie beside the program cloister; `make build` puts it there"
+            }
             (Role::Kernel, _) => {
                 "`make kernel` builds it; --kernel or CLOISTER_KERNEL names another one"
             }

@@ -20,13 +20,14 @@ fn others_can_be_named() {
 fn every_way_to_miss_a_file_has_its_words() {
     let files = Files {
         vmm: "/no/vmm".into(),
+        jailer: "/no/jailer".into(),
         kernel: "/no/kernel".into(),
         root: "/dev".into(),
         kvm: "/no/kvm".into(),
     };
     for (error, words, remedy) in [
         (
-            check_program(&files.vmm).unwrap_err(),
+            check_program(Role::Vmm, &files.vmm).unwrap_err(),
             "can't open the program cloister-vmm (/no/vmm)",
             "beside the program cloister",
         ),

@@ -3,13 +3,20 @@
 //!
 //! The recipe is [`LaunchSpec::prepare`] (nothing has started yet, every mistake is an error here)
 //! and [`Prepared::start`] (memory, pipes, sockets, process, start message). No path is made or left
-//! anywhere: memory is a memfd, everything else a pipe or a socket pair, and all of it closes on exec.
+//! anywhere: memory is a memfd, everything else a pipe or a socket pair, and all of it closes on exec. The machine's control group is
+//! the one thing with a name; it goes with the machine.
 
 pub mod files;
 
 pub mod image;
 
 pub mod memory;
+
+pub mod group;
+
+pub mod jail;
+
+pub mod place;
 
 pub mod process;
 
@@ -26,8 +33,10 @@ use tokio::net::unix::pipe;
 
 use crate::control::{ControlError, ControlSocket, Packet};
 use crate::tail::Tail;
-use files::{FileError, Files};
+use files::{FileError, Files, Role};
+use group::GroupError;
 use image::ImageError;
+use jail::{Cell, JailSpec};
 use memory::MemoryError;
 use process::{ProcessError, VmmProcess};
 
@@ -41,6 +50,8 @@ pub struct LaunchSpec {
     pub files: Files,
     /// The machine's shape.
     pub vm: VmSpec,
+    /// How it is jailed.
+    pub jail: JailSpec,
     /// From the start of the vmm's process to the supervisor's hello.
     pub start_limit: Duration,
     /// Where the serial log is kept.
@@ -51,7 +62,13 @@ impl LaunchSpec {
     /// A start of `vm` with the ordinary limits.
     #[must_use]
     pub fn new(files: Files, vm: VmSpec) -> Self {
-        Self { files, vm, start_limit: Duration::from_secs(60), console: Tail::new(MAX_CONSOLE) }
+        Self {
+            files,
+            vm,
+            jail: JailSpec::default(),
+            start_limit: Duration::from_secs(60),
+            console: Tail::new(MAX_CONSOLE),
+        }
     }
 
     /// Checks everything that can be checked while nothing runs.
@@ -61,21 +78,24 @@ impl LaunchSpec {
     pub fn prepare(self) -> Result<Prepared, LaunchError> {
         self.vm.validate()?;
         memory::HostMemory::read()?.check(self.vm.memory_bytes())?;
-        files::check_program(&self.files.vmm)?;
+        files::check_program(Role::Vmm, &self.files.vmm)?;
+        files::check_program(Role::Jailer, &self.files.jailer)?;
         let kernel = self.files.open_kernel()?;
         image::check_kernel(&kernel)
             .map_err(|source| LaunchError::image(&self.files.kernel, source))?;
         let root = self.files.open_root()?;
         image::check_root(&root).map_err(|source| LaunchError::image(&self.files.root, source))?;
         let kvm = self.files.open_kvm()?;
-        Ok(Prepared { spec: self, kvm, kernel, root })
+        let cell = self.jail.cell(jail::limits_of(&self.vm))?;
+        Ok(Prepared { spec: self, cell, kvm, kernel, root })
     }
 }
 
-/// A machine whose files are open and checked; nothing of it runs.
+/// A machine whose files are open and checked and whose control group is made; nothing of it runs.
 #[derive(Debug)]
 pub struct Prepared {
     spec: LaunchSpec,
+    cell: Cell,
     kvm: File,
     kernel: File,
     root: File,
@@ -115,7 +135,8 @@ impl Prepared {
         let memory = memory::guest_memory(self.spec.vm.memory_bytes())?;
         let (console_read, console_write) = console_pipe().map_err(LaunchError::Console)?;
         let (control, vmm_end) = ControlSocket::pair()?;
-        let process = VmmProcess::spawn(&self.spec.files.vmm, vmm_end)?;
+        let Files { vmm, jailer, .. } = &self.spec.files;
+        let process = VmmProcess::spawn(jailer, vmm, self.cell, vmm_end)?;
         let descriptors = vec![
             OwnedFd::from(self.kvm),
             memory,
@@ -165,6 +186,9 @@ pub enum LaunchError {
     /// The control socket can't be made.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The jail has no control group.
+    #[error("can't make the jail's control group")]
+    Group(#[from] GroupError),
     /// The vmm can't be started.
     #[error(transparent)]
     Process(#[from] ProcessError),
@@ -185,7 +209,8 @@ impl LaunchError {
             Self::Memory(error) => error.remedy(),
             Self::File(error) => error.remedy(),
             Self::Image { source, .. } => Some(source.remedy()),
-            Self::Process(_) => Some("`cloister doctor` tells what this host lacks"),
+            Self::Group(error) => Some(error.remedy()),
+            Self::Process(error) => Some(error.remedy()),
         }
     }
 }

@@ -1,17 +1,26 @@
-//! The vmm's process: started with one descriptor and nothing else of ours, and ended for certain.
-#![expect(unsafe_code, reason = "what happens between fork and exec is unsafe to say")]
+//! The vmm's process: started through the jailer, watched by a descriptor, and ended for certain.
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant};
 
-use cloister_vmm::control::CONTROL_FD;
-use rustix::process::{Pid, Resource, Rlimit};
-use tokio::process::{Child, Command};
+use cloister_jailer::step::{Failure, MAX_REPORTS, REPORT_LEN, Report};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, kill_process,
+    pidfd_open, waitid, waitpid,
+};
+use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe;
 use tokio::task::JoinHandle;
 
+use super::jail::Cell;
+use super::place::{self, spawn};
 use crate::tail::Tail;
 
 /// Most that is kept of what the vmm writes to its standard error.
@@ -19,14 +28,13 @@ const MAX_STDERR: usize = 16 << 10;
 /// How long to wait for the end of its standard error once the vmm has ended: only it held the pipe,
 /// so this is never reached unless something is very wrong.
 const STDERR_LIMIT: Duration = Duration::from_secs(1);
-
-/// Descriptors that the vmm may have: a guest's 1024 streams, with room for all else.
-const MAX_DESCRIPTORS: u64 = 2048;
+/// How long the jail may take. Milliseconds; a second on an emulated host.
+const JAIL_LIMIT: Duration = Duration::from_secs(30);
 
 /// The vmm can't be started.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// Fork or exec failed.
+    /// The jailer itself can't be started.
     #[error("can't start {}", path.display())]
     Spawn {
         /// The program.
@@ -35,68 +43,118 @@ pub enum ProcessError {
         #[source]
         source: io::Error,
     },
-    /// Its descriptor can't be put in place.
-    #[error("can't prepare the vmm's descriptor")]
+    /// The program can't be read.
+    #[error("can't read {}", path.display())]
+    Program {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A descriptor can't be made or put in place.
+    #[error("can't prepare the jail's descriptors")]
     Descriptor(#[source] io::Error),
+    /// A step of the jail failed: nothing runs.
+    #[error("can't start {}: {failure}", path.display())]
+    Jail {
+        /// The program.
+        path: PathBuf,
+        /// The step.
+        failure: Failure,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The jailer ended without a word, or took too long.
+    #[error("cloister-jailer did not say that it started {}", path.display())]
+    Silent {
+        /// The program.
+        path: PathBuf,
+    },
 }
 
-/// A running vmm. Dropped, it is killed.
+impl ProcessError {
+    /// What a person can do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> &'static str {
+        match self {
+            Self::Jail { failure, .. } => failure.step.remedy(),
+            Self::Silent { .. } => "`make build` makes programs that belong together",
+            _ => "`cloister doctor` tells what this host lacks",
+        }
+    }
+}
+
+/// A running vmm in its jail. Dropped, it is killed, and its control group is removed.
 #[derive(Debug)]
 pub struct VmmProcess {
-    child: Child,
+    pid: Pid,
+    handle: AsyncFd<OwnedFd>,
+    status: Option<ExitStatus>,
+    cell: Option<Cell>,
     stderr: Tail,
     collector: JoinHandle<()>,
 }
 
 impl VmmProcess {
-    /// Starts `program` with `control` as descriptor 3, no argument, no environment, nothing to read,
-    /// in a session of its own (a Ctrl-C at the terminal is not for it, and no terminal can be
-    /// taken), and killed by the kernel when the calling thread ends.
+    /// Starts `program` by `jailer` in the jail of `cell`, with `control` as descriptor 3, no
+    /// argument, no environment, nothing to read, in a session of its own (a Ctrl-C at the terminal is
+    /// not for it, and no terminal can be taken), and killed by the kernel when the calling thread
+    /// ends.
+    ///
+    /// Waits until it is executed: what it is told later reaches nobody outside of a jail.
     ///
     /// # Errors
-    /// The system refuses.
-    pub fn spawn(program: &Path, control: OwnedFd) -> Result<Self, ProcessError> {
-        // Holds number 3 if it is free, so that no descriptor that the standard library makes for
-        // its own use between fork and exec can get it and be overwritten.
-        let placeholder = rustix::io::fcntl_dupfd_cloexec(&control, CONTROL_FD)
-            .map_err(|errno| ProcessError::Descriptor(errno.into()))?;
-        let mut command = Command::new(program);
-        command
-            .env_clear()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        let descriptor = control.as_raw_fd();
-        let parent = rustix::process::getpid();
-        // SAFETY: the closure runs in the forked child and makes only system calls there: it
-        // allocates nothing, takes no lock and touches no memory that another thread may hold.
-        unsafe { command.pre_exec(move || prepare_child(descriptor, parent)) };
-        let mut child = command
-            .spawn()
-            .map_err(|source| ProcessError::Spawn { path: program.to_owned(), source })?;
-        drop((placeholder, control));
+    /// A step fails; nothing runs then.
+    pub fn spawn(
+        jailer: &Path,
+        program: &Path,
+        cell: Cell,
+        control: OwnedFd,
+    ) -> Result<Self, ProcessError> {
+        let wrap = ProcessError::Descriptor;
+        let (reports, report) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| wrap(e.into()))?;
+        let (words, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| wrap(e.into()))?;
+        rustix::io::ioctl_fionbio(&words, true).map_err(|e| wrap(e.into()))?;
+        let words = pipe::Receiver::from_owned_fd(words).map_err(wrap)?;
+        let places = place::descriptors(program, &cell, control, report)?;
+        let started = spawn(jailer, &places, &stderr)
+            .map_err(|source| ProcessError::Spawn { path: jailer.to_owned(), source })?;
+        // From here on only the jailer and the jailed process hold the other ends.
+        drop((places, stderr));
+        let pid = await_jail(started, reports, program)?;
+        let handle = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| wrap(e.into()))?;
+        let handle = place::watch(handle).map_err(wrap)?;
         let stderr = Tail::new(MAX_STDERR);
-        let collector = match child.stderr.take() {
-            Some(pipe) => tokio::spawn(stderr.clone().collect(pipe)),
-            None => tokio::spawn(async {}),
-        };
-        Ok(Self { child, stderr, collector })
+        let collector = tokio::spawn(stderr.clone().collect(words));
+        Ok(Self { pid, handle, status: None, cell: Some(cell), stderr, collector })
     }
 
-    /// Waits up to `grace` for the process to end by itself, then kills it. Afterwards it is reaped.
+    /// Waits up to `grace` for the process to end by itself, then kills it. Afterwards it is reaped,
+    /// and its control group is gone.
     pub async fn end(&mut self, grace: Duration) -> Option<ExitStatus> {
-        let status = match tokio::time::timeout(grace, self.child.wait()).await {
-            Ok(status) => status.ok(),
-            Err(_) => {
-                // Fails only when it has ended in between.
-                self.child.start_kill().ok();
-                self.child.wait().await.ok()
-            }
-        };
+        if tokio::time::timeout(grace, self.wait()).await.is_err() {
+            self.kill();
+            self.wait().await;
+        }
+        self.cell = None;
         // The last words come after the end.
         tokio::time::timeout(STDERR_LIMIT, &mut self.collector).await.ok();
-        status
+        self.status
+    }
+
+    async fn wait(&mut self) {
+        while self.status.is_none() {
+            // Readable once it has ended.
+            let Ok(_ended) = self.handle.readable().await else { return };
+            self.status = reap(self.pid, WaitIdOptions::NOHANG);
+        }
+    }
+
+    fn kill(&self) {
+        // Fails only when it has ended; its id is its own until it is reaped.
+        kill_process(self.pid, Signal::KILL).ok();
     }
 
     /// The last of what it wrote to its standard error.
@@ -108,55 +166,94 @@ impl VmmProcess {
     /// Its process id, while it has not been reaped.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
-        self.child.id()
+        let pid = self.pid.as_raw_nonzero().get().unsigned_abs();
+        self.status.is_none().then_some(pid)
     }
 }
 
-/// Between fork and exec, in the child.
-fn prepare_child(control: RawFd, parent: Pid) -> io::Result<()> {
-    rustix::process::setsid()?;
-    // Even a host that is killed takes its machine with it.
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    if rustix::process::getppid() != Some(parent) {
-        // It died before the line above; nobody would send the signal any more.
-        return Err(io::Error::from_raw_os_error(libc::ESRCH));
+impl Drop for VmmProcess {
+    fn drop(&mut self) {
+        if self.status.is_none() {
+            self.kill();
+            self.status = reap(self.pid, WaitIdOptions::empty());
+        }
     }
-    place(control)?;
-    allow_streams()?;
-    close_rest_on_exec()
 }
 
-/// Room for as many streams as the vmm lets a guest have, where the hard limit allows it.
-fn allow_streams() -> io::Result<()> {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let most = limit.maximum.unwrap_or(MAX_DESCRIPTORS).min(MAX_DESCRIPTORS);
-    if limit.current.is_some_and(|current| current < most) {
-        let raised = Rlimit { current: Some(most), ..limit };
-        rustix::process::setrlimit(Resource::Nofile, raised)?;
+/// A child's end as the standard library tells it.
+fn reap(pid: Pid, options: WaitIdOptions) -> Option<ExitStatus> {
+    let ended = waitid(WaitId::Pid(pid), options | WaitIdOptions::EXITED).ok().flatten()?;
+    Some(exit_status(&ended))
+}
+
+fn exit_status(ended: &WaitIdStatus) -> ExitStatus {
+    // wait(2): the code in the second byte, the signal in the first.
+    let code = ended.exit_status().map_or(0, |code| (code & 0xff) << 8);
+    let signal = ended.terminating_signal().unwrap_or(0);
+    ExitStatus::from_raw(code | signal)
+}
+
+/// The jailer while it works. Dropped, it is killed and reaped.
+struct Jailer(Pid);
+
+impl Drop for Jailer {
+    fn drop(&mut self) {
+        // In the usual case it has just ended by itself, or is about to: its pipe is closed.
+        waitpid(Some(self.0), WaitOptions::empty()).ok();
     }
-    Ok(())
 }
 
-/// Makes `control` descriptor [`CONTROL_FD`], open across exec.
-fn place(control: RawFd) -> io::Result<()> {
-    let result = if control == CONTROL_FD {
-        // SAFETY: changes a flag of a descriptor that is open and the child's own.
-        unsafe { libc::fcntl(control, libc::F_SETFD, 0) }
-    } else {
-        // SAFETY: replaces descriptor 3 of the child only, which the parent keeps occupied, so it
-        // is none that the standard library uses on its way to exec.
-        unsafe { libc::dup2(control, CONTROL_FD) }
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Reads what jailer and jailed process report, up to the execution of the program.
+fn await_jail(jailer: Pid, reports: OwnedFd, program: &Path) -> Result<Pid, ProcessError> {
+    let jailer = Jailer(jailer);
+    let bytes = read_reports(reports);
+    if bytes.is_err() {
+        kill_process(jailer.0, Signal::KILL).ok();
+    }
+    drop(jailer);
+    let (mut pid, mut failed) = (None, None);
+    for bytes in bytes.iter().flat_map(|bytes| bytes.chunks(REPORT_LEN)) {
+        match Report::decode(bytes) {
+            Some(Report::Started { pid: started }) => pid = Pid::from_raw(started),
+            Some(Report::Failed(failure)) => failed = failed.or(Some(failure)),
+            None => {}
+        }
+    }
+    if let (Some(pid), None, Ok(_)) = (pid, failed, &bytes) {
+        return Ok(pid);
+    }
+    if let Some(pid) = pid {
+        kill_process(pid, Signal::KILL).ok();
+        reap(pid, WaitIdOptions::empty());
+    }
+    let path = program.to_owned();
+    Err(match failed {
+        Some(failure) => {
+            let source = io::Error::from_raw_os_error(failure.errno);
+            ProcessError::Jail { path, failure, source }
+        }
+        None => ProcessError::Silent { path },
+    })
 }
 
-/// Whoever started us may have left descriptors open across exec; none of them is for the vmm.
-/// Needs Linux 5.11; KVM hosts that can run this guest's devices are newer.
-fn close_rest_on_exec() -> io::Result<()> {
-    let first = libc::c_uint::try_from(CONTROL_FD + 1).unwrap_or(libc::c_uint::MAX);
-    let flags = libc::CLOSE_RANGE_CLOEXEC;
-    // SAFETY: sets a flag on descriptors of the child; it closes none, so what the standard library
-    // still needs on its way to exec stays usable.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, flags) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Everything up to the end of file; an error if that does not come in time.
+fn read_reports(reports: OwnedFd) -> io::Result<Vec<u8>> {
+    let end = Instant::now() + JAIL_LIMIT;
+    let mut reports = File::from(reports);
+    let mut bytes = Vec::new();
+    let mut chunk = [0; MAX_REPORTS * REPORT_LEN];
+    while bytes.len() <= MAX_REPORTS * REPORT_LEN {
+        let left = end.saturating_duration_since(Instant::now());
+        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&reports, PollFlags::IN)], Some(&limit)) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(rustix::io::Errno::INTR) => continue,
+            ready => ready?,
+        };
+        match reports.read(&mut chunk)? {
+            0 => return Ok(bytes),
+            count => bytes.extend(chunk.get(..count).unwrap_or_default()),
+        }
+    }
+    Err(io::ErrorKind::InvalidData.into())
 }

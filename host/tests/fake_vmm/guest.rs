@@ -201,10 +201,8 @@ impl Guest {
                 }
             }
             Request::Ping { token } => send(stream, &Event::Pong { token }),
-            Request::PowerOff => {
-                self.kill_all();
-                crate::end(&self.control, ExitCode::Stopped);
-            }
+            // The commands go with the control group; killed here, one could be told first.
+            Request::PowerOff => crate::end(&self.control, ExitCode::Stopped),
         }
     }
 

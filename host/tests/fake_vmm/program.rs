@@ -34,7 +34,8 @@ fn start(control: Control, descriptors: Vec<OwnedFd>) -> ExitCode {
     let [_kvm, _memory, _kernel, root, console] =
         <[OwnedFd; 5]>::try_from(descriptors).expect("five descriptors");
     let mut script = String::new();
-    std::fs::File::from(root).read_to_string(&mut script).expect("a script");
+    // Without asking for its size: in a jail that call would be the last.
+    std::fs::File::from(root).take(4096).read_to_string(&mut script).expect("a script");
     let script = script.trim_start_matches("070701").trim().to_owned();
     let words: Vec<&str> = script.split_whitespace().collect();
     let mut console = std::fs::File::from(console);
@@ -50,9 +51,7 @@ fn start(control: Control, descriptors: Vec<OwnedFd>) -> ExitCode {
             return ExitCode::from(3);
         }
         ["killed"] => {
-            let own = rustix::process::getpid();
-            rustix::process::kill_process(own, rustix::process::Signal::ABORT).expect("a signal");
-            control.until_closed()
+            std::process::abort();
         }
         ["garbage"] => control.send_bytes(&[0xff; 32]),
         ["long"] => control.send_bytes(&[0; 9000]),

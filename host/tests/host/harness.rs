@@ -4,28 +4,56 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use cloister::launch::group::{Place, sweep};
 use tempfile::TempDir;
 
 /// The folders that `make build` makes, with a fake in them.
 pub(crate) struct Installation {
     folder: TempDir,
+    /// Where its machines get their control groups, so that no test meets what another left.
+    group: PathBuf,
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if let Ok(place) = Place::find(Some(&self.group)) {
+            drop(sweep(&place));
+        }
+        fs::remove_dir(&self.group).ok();
+    }
 }
 
 impl Installation {
-    /// With a machine that does as `script` says; see `tests/fake_vmm`.
+    /// With a machine that does as `script` says; see `tests/fake_vmm`. Its guest runs commands on this
+    /// host, so it is in no jail.
     pub(crate) fn new(script: &str) -> Self {
+        Self::with("open-jailer", script)
+    }
+
+    /// The same in the jail of any other machine, where nothing can be run.
+    pub(crate) fn jailed(script: &str) -> Self {
+        Self::with("jailer", script)
+    }
+
+    fn with(jailer: &str, script: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
-        let installation = Self { folder };
+        let installation = Self { folder, group: new_group() };
         let (bin, lib) = (installation.path("bin"), installation.path("lib/cloister"));
         fs::create_dir_all(&bin).expect("a working file system");
         fs::create_dir_all(&lib).expect("a working file system");
         // Hard links keep the names by which a program finds itself, and copy nothing.
-        let cloister = Path::new(env!("CARGO_BIN_EXE_cloister"));
-        place(cloister, &bin.join("cloister"));
-        let fake = cloister.with_file_name("examples").join("fake-vmm");
-        assert!(fake.exists(), "build the test double first: cargo build -p cloister --examples");
-        place(&fake, &bin.join("cloister-vmm"));
+        let doubles = Path::new(env!("CARGO_BIN_EXE_cloister")).with_file_name("examples");
+        for (double, name) in [
+            ("cloister-without-limits", "cloister"),
+            ("fake-vmm", "cloister-vmm"),
+            (jailer, "cloister-jailer"),
+        ] {
+            let double = doubles.join(double);
+            assert!(double.exists(), "build the doubles first: cargo build -p cloister --examples");
+            place(&double, &bin.join(name));
+        }
         fs::write(lib.join("vmlinux"), kernel()).expect("a working file system");
         fs::write(lib.join("rootfs.cpio"), format!("070701{script}"))
             .expect("a working file system");
@@ -41,7 +69,7 @@ impl Installation {
     pub(crate) fn cloister(&self) -> Command {
         let mut command = Command::new("/usr/bin/env");
         command.arg("--default-signal=HUP,INT,QUIT,TERM").arg(self.path("bin/cloister"));
-        command.env_clear().stdin(Stdio::null());
+        command.env_clear().env("CLOISTER_CGROUP", &self.group).stdin(Stdio::null());
         command
     }
 
@@ -49,6 +77,16 @@ impl Installation {
     pub(crate) fn run(&self, words: &[&str]) -> Output {
         self.cloister().arg("run").args(words).output().expect("a working file system")
     }
+}
+
+fn new_group() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let usual = Place::find(None).expect("control groups of version 2 that are ours").folder;
+    let name = format!("cloister-test-{}-{number}", std::process::id());
+    let folder = usual.with_file_name(name);
+    fs::create_dir(&folder).expect("a control group");
+    folder
 }
 
 fn place(program: &Path, at: &Path) {

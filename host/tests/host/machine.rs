@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::harness::Installation;
 use cloister::launch::LaunchSpec;
 use cloister::launch::files::Files;
+use cloister::launch::jail::{JailSpec, LimitsWish};
 use cloister::machine::{ExecError, ExecSpec, Machine, MachineError, StdioSpec, Streams};
 use cloister_protocol::check::Broken;
 use cloister_protocol::limits::MAX_COMMANDS;
@@ -19,11 +20,14 @@ use cloister_vmm::spec::VmSpec;
 fn spec(installation: &Installation) -> LaunchSpec {
     let files = Files {
         vmm: installation.path("bin/cloister-vmm"),
+        jailer: installation.path("bin/cloister-jailer"),
         kernel: installation.path("lib/cloister/vmlinux"),
         root: installation.path("lib/cloister/rootfs.cpio"),
         kvm: "/dev/null".into(),
     };
-    LaunchSpec::new(files, VmSpec { vcpus: 1, memory_mib: 64, extra_cmdline: String::new() })
+    let jail = JailSpec { limits: LimitsWish::NotAsked, ..JailSpec::default() };
+    let vm = VmSpec { vcpus: 1, memory_mib: 64, extra_cmdline: String::new() };
+    LaunchSpec { jail, ..LaunchSpec::new(files, vm) }
 }
 
 async fn start(installation: &Installation) -> Machine {

@@ -8,3 +8,5 @@ mod run;
 mod failures;
 
 mod machine;
+
+mod jail;

@@ -3,6 +3,8 @@
 
 /// Commands: exit codes, arguments, environment, directory, time limit.
 mod commands;
+/// The jail with all its limits, as root and as a user.
+mod jail;
 /// Machines: sizes, several at once, what is in them and what is not.
 mod machines;
 /// Many commands at once in one machine, by the library.

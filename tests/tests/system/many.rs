@@ -19,6 +19,7 @@ fn launch_spec() -> LaunchSpec {
     let prefix = Prefix::built();
     let files = Files {
         vmm: prefix.vmm(),
+        jailer: prefix.jailer(),
         kernel: prefix.kernel(),
         root: prefix.root(),
         kvm: "/dev/kvm".into(),

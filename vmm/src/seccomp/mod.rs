@@ -1,7 +1,7 @@
 //! What system calls each thread may make once the machine runs: an allow-list per kind of thread.
 //!
 //! There is no call in it that takes a path, makes a socket, or maps executable memory. Anything
-//! else kills the process, and the host reports it.
+//! else kills the process, and the host reports it with its number.
 
 mod policy;
 
@@ -26,6 +26,9 @@ pub fn confine_vcpu() -> io::Result<()> {
 pub fn confine_loop() -> io::Result<()> {
     confine(Thread::Loop)
 }
+
+/// No system call, and the last that a process makes whose filter has been hit.
+pub const LAST_CALL: u32 = program::LAST_CALL;
 
 fn confine(thread: Thread) -> io::Result<()> {
     let program = program::compile(policy::TABLE, thread).map_err(io::Error::other)?;

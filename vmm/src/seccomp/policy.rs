@@ -56,6 +56,9 @@ const KVM_GET_REGS: u32 = 0x8090_ae81;
 /// Protection is argument 2 of `mmap` and `mprotect`.
 const NOT_EXECUTABLE: Check = Check::Lacks { argument: 2, bits: libc::PROT_EXEC.unsigned_abs() };
 
+/// The signal is argument 0 of `rt_sigaction`.
+const ONLY_ABORT: Check = Check::Is { argument: 0, value: libc::SIGABRT.unsigned_abs() };
+
 const fn line(call: i64, threads: &'static [Thread], reason: &'static str) -> Line {
     line_if(call, threads, Check::Any, reason)
 }
@@ -91,7 +94,6 @@ pub(super) const TABLE: &[Line] = &[
     ioctl(KVM_GET_MP_STATE, "watchdog"),
     ioctl(KVM_GET_REGS, "watchdog, exit report"),
     line(libc::SYS_epoll_wait, LOOP, "the event loop waits"),
-    line(libc::SYS_epoll_pwait, LOOP, "the same, as some C libraries call it"),
     line(libc::SYS_epoll_ctl, LOOP, "watches streams as they come and go"),
     line(libc::SYS_recvmsg, LOOP, "control messages with their descriptors; vsock streams"),
     line(libc::SYS_sendto, LOOP, "control messages to the host"),
@@ -113,7 +115,7 @@ pub(super) const TABLE: &[Line] = &[
     line(libc::SYS_madvise, BOTH, "the allocator; a thread's stack at its end"),
     line(libc::SYS_sigaltstack, BOTH, "a thread's end"),
     line(libc::SYS_rt_sigprocmask, BOTH, "a thread's end, abort, pthread_kill"),
-    line(libc::SYS_rt_sigaction, BOTH, "abort"),
+    line_if(libc::SYS_rt_sigaction, BOTH, ONLY_ABORT, "abort; no other handler can be changed"),
     line(libc::SYS_rt_sigreturn, BOTH, "the kick's handler returns"),
     line(libc::SYS_rseq, VCPU, "a thread's end"),
     line(libc::SYS_sched_yield, BOTH, "channel contention"),

@@ -19,6 +19,8 @@ const RETURN: u16 = 0x06;
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
+/// No system call: whoever makes it is killed, handler or not. The handler ends with it.
+pub(super) const LAST_CALL: u32 = 0x3fff_ffff;
 /// `AUDIT_ARCH_X86_64`.
 const X86_64: u32 = 0xc000_003e;
 
@@ -27,7 +29,8 @@ const X86_64: u32 = 0xc000_003e;
 #[error("seccomp policy: a jump over {0} instructions, at most 255 are possible")]
 pub(super) struct TooLarge(usize);
 
-/// The program that lets `thread` make what the lines allow and kills the process for the rest.
+/// The program that lets `thread` make what the lines allow and raises SIGSYS for the rest:
+/// the handler says the call's number and ends the process ([`crate::sys::install_trap_handler`]).
 pub(super) fn compile(table: &[Line], thread: Thread) -> Result<BpfProgram, TooLarge> {
     let mut calls: Vec<(u32, Vec<Check>)> = Vec::new();
     for line in table.iter().filter(|line| line.threads.contains(&thread)) {
@@ -40,8 +43,10 @@ pub(super) fn compile(table: &[Line], thread: Thread) -> Result<BpfProgram, TooL
     let mut program = vec![
         plain(LOAD_WORD, ARCHITECTURE),
         jump(JUMP_IF_EQUAL, X86_64, 1, 0)?,
-        answer(false),
+        plain(RETURN, SeccompAction::KillProcess.into()),
         plain(LOAD_WORD, NUMBER),
+        jump(JUMP_IF_EQUAL, LAST_CALL, 0, 1)?,
+        plain(RETURN, SeccompAction::KillProcess.into()),
     ];
     program.extend(search(&calls)?);
     Ok(program)
@@ -95,7 +100,7 @@ fn plain(code: u16, k: u32) -> sock_filter {
 }
 
 fn answer(allow: bool) -> sock_filter {
-    let action = if allow { SeccompAction::Allow } else { SeccompAction::KillProcess };
+    let action = if allow { SeccompAction::Allow } else { SeccompAction::Trap };
     plain(RETURN, action.into())
 }
 

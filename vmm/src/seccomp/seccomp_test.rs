@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use seccompiler::sock_filter;
 
@@ -36,10 +37,16 @@ fn nothing_opens_or_connects() {
 
 #[test]
 fn the_lists_stay_short() {
-    let count = |thread| TABLE.iter().filter(|line| line.threads.contains(&thread)).count();
+    let count = |thread| {
+        let lines = TABLE.iter().filter(|line| line.threads.contains(&thread));
+        lines.map(|line| line.call).collect::<BTreeSet<u32>>().len()
+    };
     assert!(count(Thread::Vcpu) <= 35, "{}", count(Thread::Vcpu));
     assert!(count(Thread::Loop) <= 45, "{}", count(Thread::Loop));
 }
+
+/// What children of [`in_child`] have for their standard error; none: the test's.
+static WRITE_END: AtomicI32 = AtomicI32::new(-1);
 
 /// Runs `act` in a confined child and returns how the child ended.
 #[expect(unsafe_code, reason = "fork for a test that ends in a kill")]
@@ -50,7 +57,13 @@ fn in_child(thread: Thread, act: fn()) -> i32 {
     let child = unsafe { libc::fork() };
     assert!(child >= 0);
     if child == 0 {
-        let applied = seccompiler::apply_filter(&program).is_ok();
+        let stderr = WRITE_END.load(Ordering::Relaxed);
+        if stderr >= 0 {
+            // SAFETY: replaces a descriptor of the child's own.
+            unsafe { libc::dup2(stderr, 2) };
+        }
+        let applied = crate::sys::install_trap_handler().is_ok()
+            && seccompiler::apply_filter(&program).is_ok();
         if applied {
             act();
         }
@@ -76,6 +89,27 @@ fn an_allowed_call_passes_and_any_other_kills() {
 }
 
 #[test]
+#[expect(unsafe_code, reason = "a pipe in place of standard error, and a call that is not allowed")]
+fn a_call_that_is_not_allowed_is_told_with_its_number() {
+    let mut ends = [-1; 2];
+    // SAFETY: room for two descriptors.
+    assert_eq!(unsafe { libc::pipe(ends.as_mut_ptr()) }, 0);
+    let [read, write] = ends;
+    WRITE_END.store(write, Ordering::Relaxed);
+    let act = || {
+        // SAFETY: no pointer; the filter stops the call.
+        unsafe { libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_STREAM, 0) };
+    };
+    let status = in_child(Thread::Vcpu, act);
+    assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGSYS, "{status:#x}");
+    let mut text = [0_u8; 128];
+    // SAFETY: a live buffer and its length.
+    let count = unsafe { libc::read(read, text.as_mut_ptr().cast(), text.len()) };
+    let text = String::from_utf8_lossy(&text[..usize::try_from(count).unwrap()]).into_owned();
+    assert_eq!(text, "cloister-vmm: system call 41 is not allowed\n");
+}
+
+#[test]
 #[expect(unsafe_code, reason = "calls mmap as an attacker would")]
 fn executable_memory_kills() {
     let maps = || {
@@ -90,6 +124,7 @@ fn executable_memory_kills() {
 
 const ALLOW: u32 = 0x7fff_0000;
 const KILL: u32 = 0x8000_0000;
+const TRAP: u32 = 0x0003_0000;
 
 /// Runs a program as the kernel would. `data`: number, architecture, address, six arguments.
 fn run(program: &[sock_filter], call: u32, architecture: u32, arguments: [u64; 6]) -> u32 {
@@ -143,15 +178,16 @@ fn the_program_says_what_the_table_says() {
         let numbers = (0..1024).chain([0x4000_0000, 0x4000_0001, u32::MAX]);
         for call in numbers {
             for value in &values {
-                let arguments = [99, *value, *value, 99, 99, 99];
+                let arguments = [*value, *value, *value, 99, 99, 99];
                 let allowed = TABLE.iter().any(|line| {
                     let same = line.call == call && line.threads.contains(&thread);
                     same && holds(line.check, arguments)
                 });
-                let expected = if allowed { ALLOW } else { KILL };
+                let expected = if allowed { ALLOW } else { TRAP };
                 assert_eq!(run(&program, call, X86_64, arguments), expected, "{call} {value:#x}");
             }
             assert_eq!(run(&program, call, 0x4000_0003, [0; 6]), KILL, "{call} as 32 bits");
         }
+        assert_eq!(run(&program, super::LAST_CALL, X86_64, [0; 6]), KILL);
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
+use crate::cli::jail::JailArgs;
 use crate::quantity::{cpus, memory_mib};
 
 const AFTER_HELP: &str = "\
@@ -120,4 +121,7 @@ pub struct CommonArgs {
     /// Write a plot there.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub svg: Option<PathBuf>,
+    /// Where the machines' jails are.
+    #[command(flatten)]
+    pub jail: JailArgs,
 }

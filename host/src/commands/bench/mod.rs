@@ -17,9 +17,11 @@ use std::path::{Path, PathBuf};
 use cloister_protocol::message::ExitStatus;
 use cloister_vmm::spec::VmSpec;
 
+use crate::commands::clean_up;
 use crate::exit_codes;
 use crate::launch::LaunchSpec;
 use crate::launch::files::{FileError, Files};
+use crate::launch::jail::LimitsWish;
 use crate::machine::{
     Command, ExecError, ExecSpec, Machine, MachineError, StartError, StdioSpec, Streams,
 };
@@ -88,8 +90,8 @@ impl BenchError {
 
 /// Measures and tells; the exit code.
 #[must_use]
-pub fn bench(arguments: &BenchArgs) -> u8 {
-    match measure(&arguments.bench) {
+pub fn bench(arguments: &BenchArgs, limits: LimitsWish) -> u8 {
+    match measure(&arguments.bench, limits) {
         Ok(()) => exit_codes::OK,
         Err(error) => {
             tell_line(describe(&error, error.remedy()));
@@ -98,7 +100,7 @@ pub fn bench(arguments: &BenchArgs) -> u8 {
     }
 }
 
-fn measure(bench: &Bench) -> Result<(), BenchError> {
+fn measure(bench: &Bench, limits: LimitsWish) -> Result<(), BenchError> {
     let common = match bench {
         Bench::Boot(arguments) => &arguments.common,
         Bench::Exec(arguments) => &arguments.common,
@@ -108,7 +110,7 @@ fn measure(bench: &Bench) -> Result<(), BenchError> {
         .enable_all()
         .build()
         .map_err(BenchError::Runtime)?;
-    let launch = launch_spec(common)?;
+    let launch = launch_spec(common, limits)?;
     let report = runtime.block_on(async {
         match bench {
             Bench::Boot(arguments) => boot::measure(arguments, &launch).await,
@@ -119,10 +121,12 @@ fn measure(bench: &Bench) -> Result<(), BenchError> {
     tell(&report, common)
 }
 
-fn launch_spec(common: &CommonArgs) -> Result<LaunchSpec, BenchError> {
+fn launch_spec(common: &CommonArgs, limits: LimitsWish) -> Result<LaunchSpec, BenchError> {
     let files = Files::find(common.kernel.clone(), common.rootfs.clone())?;
     let vm = VmSpec { vcpus: common.cpus, memory_mib: common.memory, extra_cmdline: String::new() };
-    Ok(LaunchSpec::new(files, vm))
+    let jail = common.jail.clone().spec(limits);
+    clean_up(&jail);
+    Ok(LaunchSpec { jail, ..LaunchSpec::new(files, vm) })
 }
 
 fn tell(report: &Report, common: &CommonArgs) -> Result<(), BenchError> {

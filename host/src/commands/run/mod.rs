@@ -14,8 +14,10 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::RunArgs;
+use crate::commands::clean_up;
 use crate::exit_codes;
 use crate::launch::files::FileError;
+use crate::launch::jail::LimitsWish;
 use crate::machine::{ExecError, Machine, MachineEnd, MachineError, StartError, StartReport};
 use crate::pump::Target;
 use crate::report::{describe, tell, tell_line};
@@ -133,11 +135,12 @@ impl RunError {
 
 /// Runs the command; its exit code, or ours.
 #[must_use]
-pub fn run(arguments: RunArgs) -> u8 {
-    let plan = match Plan::resolve(arguments, &Surroundings::look()) {
+pub fn run(arguments: RunArgs, limits: LimitsWish) -> u8 {
+    let plan = match Plan::resolve(arguments, limits, &Surroundings::look()) {
         Ok(plan) => plan,
         Err(error) => return fail(&error.into(), &Tail::new(0)),
     };
+    clean_up(&plan.launch.jail);
     let console = plan.launch.console.clone();
     let log = plan.log.clone();
     let result = execute(plan);

@@ -11,6 +11,7 @@ use cloister_vmm::spec::VmSpec;
 use crate::cli::RunArgs;
 use crate::launch::LaunchSpec;
 use crate::launch::files::{FileError, Files};
+use crate::launch::jail::LimitsWish;
 use crate::machine::{ExecSpec, StdioSpec, default_environment, set_variable};
 use crate::terminal::{self, DEFAULT_SIZE};
 
@@ -49,15 +50,22 @@ pub(super) struct Plan {
 impl Plan {
     /// # Errors
     /// This program can't find out where it is.
-    pub(super) fn resolve(arguments: RunArgs, around: &Surroundings) -> Result<Self, FileError> {
+    pub(super) fn resolve(
+        arguments: RunArgs,
+        limits: LimitsWish,
+        around: &Surroundings,
+    ) -> Result<Self, FileError> {
         let files = Files::find(arguments.kernel, arguments.rootfs)?;
         let vm = VmSpec {
             vcpus: arguments.cpus,
             memory_mib: arguments.memory,
             extra_cmdline: arguments.cmdline.unwrap_or_default(),
         };
-        let launch =
-            LaunchSpec { start_limit: arguments.start_timeout, ..LaunchSpec::new(files, vm) };
+        let launch = LaunchSpec {
+            start_limit: arguments.start_timeout,
+            jail: arguments.jail.spec(limits),
+            ..LaunchSpec::new(files, vm)
+        };
 
         let stdin = arguments.interactive || !around.stdin_is_terminal;
         let stdio = if arguments.tty {

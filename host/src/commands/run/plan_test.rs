@@ -25,7 +25,7 @@ fn plan(words: &[&str], around: &Surroundings) -> Plan {
     let Command::Run(arguments) = Cli::try_parse_from(words).unwrap().command else {
         panic!("another command")
     };
-    Plan::resolve(arguments, around).unwrap()
+    Plan::resolve(arguments, LimitsWish::Asked, around).unwrap()
 }
 
 fn variable(plan: &Plan, name: &str) -> Option<String> {
@@ -100,7 +100,7 @@ fn words_may_hold_any_bytes() {
     let Command::Run(arguments) = Cli::try_parse_from(words).unwrap().command else {
         panic!("another command")
     };
-    let plan = Plan::resolve(arguments, &in_a_pipe()).unwrap();
+    let plan = Plan::resolve(arguments, LimitsWish::Asked, &in_a_pipe()).unwrap();
     assert_eq!(plan.exec.arguments, [b"a\xfd"]);
     assert_eq!(plan.exec.directory, b"/\xfe");
     assert!(plan.exec.environment.contains(&(b"X".to_vec(), b"\xff".to_vec())));

@@ -1,0 +1,117 @@
+//! The jailed process's part: from its first instruction, in its namespaces, to the execution of
+//! the program. Each step takes something away, and none can be undone.
+
+use std::ffi::CStr;
+
+use crate::filter;
+use crate::landlock;
+use crate::outside::{kill, of};
+use crate::policy;
+use crate::root;
+use crate::spec::{PROGRAM_FD, REPORT_FD, Spec};
+use crate::step::{Failure, Report, Step};
+use crate::sys::{self, Errno};
+
+/// The program's name, as it finds it.
+const NAME: &CStr = c"cloister-vmm";
+/// What the jail says its host is called.
+const HOST_NAME: &[u8] = b"cloister";
+/// Exit status when a step failed; the report says which.
+const FAILED: i32 = 1;
+/// Securebits, all with their locks: user 0 means nothing, ids change no capability, none is kept
+/// and none raised (linux/securebits.h).
+const SECUREBITS: u64 = 0b1110_1111;
+/// Fewer capabilities than this have never been known to a kernel with user namespaces.
+const LEAST_CAPABILITIES: u64 = 30;
+
+/// What the process has of the jailer, beside the descriptors of the spec.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ends {
+    /// A byte comes when the ids are mapped.
+    pub(crate) go: i32,
+    /// The host's process.
+    pub(crate) host: i32,
+}
+
+/// Goes through the steps and executes the program.
+pub(crate) fn run(spec: &Spec, ends: Ends) -> ! {
+    let failure = match confine(spec, ends) {
+        Ok(()) => of(Step::Execute)(sys::execute(PROGRAM_FD, NAME)),
+        Err(failure) => failure,
+    };
+    // If the host is gone, nobody needs to know.
+    sys::write(REPORT_FD, &Report::Failed(failure).encode()).ok();
+    sys::leave(FAILED)
+}
+
+/// The recipe.
+fn confine(spec: &Spec, ends: Ends) -> Result<(), Failure> {
+    match sys::wait_for_byte(ends.go) {
+        Ok(true) => {}
+        // The jailer has reported why, or was killed with the host.
+        Ok(false) => sys::leave(FAILED),
+        Err(errno) => return Err(of(Step::Mapping)(errno)),
+    }
+    take_ids(spec).map_err(of(Step::Identity))?;
+    sys::new_session().map_err(of(Step::Session))?;
+    sys::default_signals().map_err(of(Step::Session))?;
+    // After the ids: the kernel forgets the signal when they change.
+    die_with_host(ends.host).map_err(of(Step::ParentDeath))?;
+    sys::unshare(libc::CLONE_NEWCGROUP).map_err(of(Step::GroupNamespace))?;
+    sys::set_names(HOST_NAME, b"").map_err(of(Step::HostName))?;
+    root::empty().map_err(of(Step::Root))?;
+    sys::close(ends.go);
+    sys::close(ends.host);
+    limit_resources(spec).map_err(of(Step::ResourceLimits))?;
+    sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(of(Step::NoNewPrivileges))?;
+    landlock::deny_all().map_err(of(Step::Landlock))?;
+    drop_capabilities().map_err(of(Step::Capabilities))?;
+    // Execution would undo it, were the program readable: the host makes it executable alone.
+    sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).map_err(of(Step::NotDumpable))?;
+    let program = filter::compile(policy::SETUP).ok_or(libc::E2BIG);
+    program.and_then(|program| sys::filter(&program)).map_err(of(Step::SystemCalls))
+}
+
+fn take_ids(spec: &Spec) -> Result<(), Errno> {
+    if spec.ids.own {
+        sys::clear_groups()?;
+    }
+    sys::set_ids(0, 0)
+}
+
+fn die_with_host(host: i32) -> Result<(), Errno> {
+    sys::prctl(libc::PR_SET_PDEATHSIG, kill(), 0)?;
+    // Had it died before the line above, nobody would send the signal any more. Its id says nothing
+    // in this process namespace, the descriptor does.
+    if sys::has_ended(host)? { Err(libc::ESRCH) } else { Ok(()) }
+}
+
+fn limit_resources(spec: &Spec) -> Result<(), Errno> {
+    // No core, no file written, no memory locked, no message queue, no priority.
+    for resource in [
+        libc::RLIMIT_CORE,
+        libc::RLIMIT_FSIZE,
+        libc::RLIMIT_MEMLOCK,
+        libc::RLIMIT_MSGQUEUE,
+        libc::RLIMIT_NICE,
+        libc::RLIMIT_RTPRIO,
+    ] {
+        sys::limit(resource, 0, false)?;
+    }
+    sys::limit(libc::RLIMIT_NOFILE, spec.descriptors.into(), true)
+}
+
+fn drop_capabilities() -> Result<(), Errno> {
+    let clear = u64::from(libc::PR_CAP_AMBIENT_CLEAR_ALL.unsigned_abs());
+    sys::prctl(libc::PR_CAP_AMBIENT, clear, 0)?;
+    sys::prctl(libc::PR_SET_SECUREBITS, SECUREBITS, 0)?;
+    for capability in 0.. {
+        match sys::prctl(libc::PR_CAPBSET_DROP, capability, 0) {
+            Ok(()) => {}
+            // The first that this kernel does not know.
+            Err(libc::EINVAL) if capability >= LEAST_CAPABILITIES => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    sys::drop_capabilities()
+}

@@ -1,0 +1,182 @@
+//! What the program may call between its execution and the point where its own filters, which are
+//! narrower, join this one: the C library's and Rust's start, and building a machine.
+//!
+//! No call here makes a socket, opens a path, changes a namespace or a credential, or looks at
+//! another process. Anything else is a SIGSYS: it ends the process, unless the vmm has installed its
+//! handler, which says the call's number first.
+
+/// No system call: whoever makes it is killed, handler or not. The vmm's handler of SIGSYS ends with it.
+pub const LAST_CALL: u32 = 0x3fff_ffff;
+
+/// One line of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    /// System call number.
+    pub call: u32,
+    /// Its name.
+    pub name: &'static str,
+    /// What its arguments must be; else the process is killed.
+    pub check: Check,
+    /// What it gets.
+    pub answer: Answer,
+    /// Why it is here.
+    pub reason: &'static str,
+}
+
+/// A condition on an argument's low 32 bits; the kernel's type of each that is named has no more.
+#[derive(Clone, Copy, Debug)]
+pub enum Check {
+    /// None.
+    Any,
+    /// None of these bits is set.
+    Lacks {
+        /// Which argument, from 0.
+        argument: u32,
+        /// The bits.
+        bits: u32,
+    },
+    /// Its masked bits have this value.
+    Masked {
+        /// Which argument, from 0.
+        argument: u32,
+        /// The mask.
+        mask: u32,
+        /// The value.
+        value: u32,
+    },
+}
+
+/// What a call gets.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer {
+    /// It is made.
+    Allow,
+    /// It is not made, and fails with this number: for calls that every program tries.
+    Fail(i32),
+}
+
+/// Namespaces: none is made by `clone`, nor is a process, because threads share all of these.
+const NEW_NAMESPACES: u32 = (libc::CLONE_NEWUSER
+    | libc::CLONE_NEWPID
+    | libc::CLONE_NEWNS
+    | libc::CLONE_NEWIPC
+    | libc::CLONE_NEWUTS
+    | libc::CLONE_NEWNET
+    | libc::CLONE_NEWCGROUP)
+    .unsigned_abs();
+const THREAD: u32 = (libc::CLONE_VM | libc::CLONE_THREAD).unsigned_abs();
+const EMPTY_PATH: u32 = libc::AT_EMPTY_PATH.unsigned_abs();
+const EXECUTABLE: u32 = libc::PROT_EXEC.unsigned_abs();
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "system call numbers of x86-64 are below 1000; `try_from` is not const"
+)]
+const fn line(call: i64, name: &'static str, reason: &'static str) -> Line {
+    Line { call: call as u32, name, check: Check::Any, answer: Answer::Allow, reason }
+}
+
+const fn checked(line: Line, check: Check) -> Line {
+    Line { check, ..line }
+}
+
+const fn fails(line: Line, errno: i32) -> Line {
+    Line { answer: Answer::Fail(errno), ..line }
+}
+
+macro_rules! allow {
+    ($name:ident, $reason:expr) => {
+        line(libc::$name, stringify!($name), $reason)
+    };
+}
+
+/// The whole policy.
+pub const SETUP: &[Line] = &[
+    allow!(
+        SYS_execveat,
+        "the program itself; afterwards nothing can be executed: no path is there"
+    ),
+    allow!(SYS_arch_prctl, "the C library's start: thread-local storage"),
+    allow!(SYS_set_tid_address, "the C library's start"),
+    allow!(SYS_set_robust_list, "the start of the process and of each thread"),
+    allow!(SYS_rseq, "the start and the end of each thread"),
+    allow!(SYS_prlimit64, "the C library's start: the stack's size"),
+    fails(allow!(SYS_readlink, "the C library looks for its own path"), libc::ENOENT),
+    fails(allow!(SYS_readlinkat, "the C library looks for its own path"), libc::ENOENT),
+    fails(allow!(SYS_openat, "Rust looks for its stack in /proc"), libc::ENOENT),
+    fails(
+        allow!(SYS_clone3, "threads; its flags can't be checked, so the C library uses clone"),
+        libc::ENOSYS,
+    ),
+    checked(
+        allow!(SYS_clone, "vCPU threads; no process and no namespace"),
+        Check::Masked { argument: 0, mask: THREAD | NEW_NAMESPACES, value: THREAD },
+    ),
+    allow!(SYS_sched_getaffinity, "the stack of the first thread, as Rust asks for it"),
+    allow!(SYS_poll, "Rust's start: are the standard streams open"),
+    allow!(
+        SYS_prctl,
+        "names of threads; the vmm's own filters; nothing to be gained without privileges"
+    ),
+    allow!(SYS_seccomp, "the vmm's own filters"),
+    checked(
+        allow!(SYS_ioctl, "KVM's commands: their type is 0xae"),
+        Check::Masked { argument: 1, mask: 0xff00, value: 0xae00 },
+    ),
+    allow!(SYS_brk, "the allocator"),
+    checked(
+        allow!(SYS_mmap, "memory; never executable"),
+        Check::Lacks { argument: 2, bits: EXECUTABLE },
+    ),
+    checked(
+        allow!(SYS_mprotect, "guard pages; never executable"),
+        Check::Lacks { argument: 2, bits: EXECUTABLE },
+    ),
+    allow!(SYS_munmap, "memory"),
+    allow!(SYS_mremap, "the allocator"),
+    allow!(SYS_madvise, "guest memory: huge pages, no core dump"),
+    allow!(SYS_rt_sigaction, "handlers of the vmm"),
+    allow!(SYS_rt_sigprocmask, "the start of threads"),
+    allow!(SYS_rt_sigreturn, "handlers return"),
+    allow!(SYS_sigaltstack, "Rust's handler of stack overflows"),
+    allow!(SYS_getrandom, "hash seeds"),
+    allow!(SYS_clock_gettime, "time stamps, where the vDSO has no clock"),
+    allow!(SYS_futex, "locks"),
+    allow!(SYS_getpid, "abort"),
+    allow!(SYS_gettid, "threads"),
+    allow!(SYS_tgkill, "abort, kicks"),
+    allow!(SYS_sched_yield, "contention"),
+    allow!(SYS_fcntl, "flags of descriptors that came with a message"),
+    allow!(SYS_fstat, "files that came with a message"),
+    checked(
+        allow!(SYS_statx, "files that came with a message, without a path"),
+        Check::Masked { argument: 2, mask: EMPTY_PATH, value: EMPTY_PATH },
+    ),
+    checked(
+        allow!(SYS_newfstatat, "the same, as the C library asks"),
+        Check::Masked { argument: 3, mask: EMPTY_PATH, value: EMPTY_PATH },
+    ),
+    allow!(SYS_lseek, "kernel and root image"),
+    allow!(SYS_read, "kernel and root image, event descriptors"),
+    allow!(SYS_pread64, "kernel and root image"),
+    allow!(SYS_write, "event descriptors, log, standard error"),
+    allow!(SYS_writev, "standard error"),
+    allow!(SYS_close, "descriptors"),
+    allow!(SYS_dup, "event descriptors"),
+    allow!(SYS_eventfd2, "queues, interrupts, wake-ups"),
+    allow!(SYS_epoll_create1, "the event loop"),
+    allow!(SYS_epoll_ctl, "the event loop"),
+    allow!(SYS_epoll_wait, "the event loop"),
+    allow!(SYS_timerfd_create, "watchdog, time limits"),
+    allow!(SYS_timerfd_settime, "watchdog, time limits"),
+    allow!(SYS_getsockopt, "is the control socket what it should be"),
+    allow!(SYS_recvmsg, "control messages, streams"),
+    allow!(SYS_recvfrom, "control messages"),
+    allow!(SYS_sendto, "control messages"),
+    allow!(SYS_sendmsg, "streams"),
+    allow!(SYS_shutdown, "streams"),
+    allow!(SYS_exit, "a thread's end"),
+    allow!(SYS_exit_group, "the process's end"),
+    allow!(SYS_restart_syscall, "the kernel's, after a stop"),
+];

@@ -177,3 +177,18 @@ fn a_spec_without_limits_is_one_without_limits() {
     let spec = Spec { limits: None, ..spec() };
     assert_eq!(Spec::decode(&spec.encode()).unwrap().limits, None);
 }
+
+#[test]
+fn the_hosts_name_is_not_seen() {
+    if !is_root() {
+        println!("skipped: only root may look into another user's namespace");
+        return;
+    }
+    let (jailed, _group) = Jailed::new();
+    let pid = jailed.pid.to_string();
+    let seen = std::process::Command::new("nsenter")
+        .args(["--target", &pid, "--uts", "hostname"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&seen.stdout), "cloister\n");
+}

@@ -1,7 +1,7 @@
 //! Nothing is left over: after runs, after refusals, after a killed command line. These count what the
 //! whole place holds, so `tests/run` gives them a process of their own and one thread.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -10,8 +10,8 @@ use cloister_tests::census::Census;
 use cloister_tests::{Call, image};
 use rustix::process::Signal;
 
-/// Runs of the leak test.
-const RUNS: u32 = 200;
+/// Runs of each of the two leak tests.
+const RUNS: usize = 100;
 /// Of them at the same time.
 const AT_ONCE: u32 = 4;
 
@@ -22,15 +22,26 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 #[test]
-fn two_hundred_runs_leave_nothing() {
+fn a_hundred_runs_that_end_leave_nothing() {
+    many_runs([("exit 3", 3), ("sleep 1000 & echo x", 0)]);
+}
+
+#[test]
+fn a_hundred_runs_that_are_ended_leave_nothing() {
+    many_runs([("kill -9 $$", 137), ("poweroff -f; sleep 1000", 125)]);
+}
+
+/// Runs these in turn, several at once: a machine that ends must not take with it, or leave, what is
+/// another's.
+fn many_runs<const KINDS: usize>(kinds: [(&str, i32); KINDS]) {
     let _turn = alone();
     let before = Census::take();
-    // Several at once: a machine that ends must not take with it, or leave, what is another's.
-    let begun = AtomicU32::new(0);
+    let begun = AtomicUsize::new(0);
     let next = || Some(begun.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < RUNS);
     let some_of_them = || {
         while let Some(number) = next() {
-            one_run(number);
+            let (script, code) = kinds[number % KINDS];
+            Call::run().option("--memory", "64M").shell(script).output().exits(code);
         }
     };
     thread::scope(|scope| {
@@ -38,18 +49,8 @@ fn two_hundred_runs_leave_nothing() {
             scope.spawn(some_of_them);
         }
     });
-    before.assert_nothing_left("200 runs");
-}
-
-/// Every fourth ends in another way than by itself.
-fn one_run(number: u32) {
-    let (script, code) = match number % 4 {
-        0 => ("exit 3", 3),
-        1 => ("kill -9 $$", 137),
-        2 => ("sleep 1000 & echo x", 0),
-        _ => ("poweroff -f; sleep 1000", 125),
-    };
-    Call::run().option("--memory", "64M").shell(script).output().exits(code);
+    assert!(begun.into_inner() >= RUNS);
+    before.assert_nothing_left(&format!("{RUNS} runs"));
 }
 
 #[test]

@@ -53,8 +53,8 @@ impl Plot {
     pub fn svg(&self) -> String {
         let names = self.part_names();
         let bars_end = TOP + ROW * length(&self.rows);
-        let legend = if names.is_empty() { 0.0 } else { LEGEND };
-        let height = bars_end + AXIS + legend;
+        let legend = legend(&names);
+        let height = bars_end + AXIS + LEGEND * length(&legend);
         let axis = Axis::up_to(self.rows.iter().map(Row::extent).fold(0.0, f64::max));
         let mut svg = String::new();
         let mut line = |text: String| {
@@ -73,7 +73,11 @@ impl Plot {
             line(row.draw(&axis, &names, top, self.unit));
             top += ROW;
         }
-        line(legend_line(&names, bars_end + AXIS + 4.0));
+        let mut y = bars_end + AXIS + 4.0;
+        for entries in &legend {
+            line(legend_line(entries, y));
+            y += LEGEND;
+        }
         line("</svg>".into());
         svg
     }
@@ -172,15 +176,39 @@ impl Axis {
     }
 }
 
-fn legend_line(names: &[&str], y: f64) -> String {
-    let mut svg = String::new();
+/// A part in the legend.
+struct Entry<'a> {
+    name: &'a str,
+    colour: &'a str,
+    x: f64,
+}
+
+/// The lines of the legend: none is wider than the plot.
+fn legend<'a>(names: &[&'a str]) -> Vec<Vec<Entry<'a>>> {
+    let mut lines: Vec<Vec<Entry<'a>>> = Vec::new();
     let mut x = LEFT;
-    for (name, colour) in names.iter().zip(COLOURS.iter().cycle()) {
+    for (name, colour) in names.iter().zip(COLOURS.into_iter().cycle()) {
+        let width = 36.0 + LETTER * length(&name.chars().collect::<Vec<_>>());
+        if lines.is_empty() || x + width > WIDTH {
+            lines.push(Vec::new());
+            x = LEFT;
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push(Entry { name, colour, x });
+        }
+        x += width;
+    }
+    lines
+}
+
+fn legend_line(entries: &[Entry<'_>], y: f64) -> String {
+    let mut svg = String::new();
+    for Entry { name, colour, x } in entries {
         let top = y - 10.0;
+        // Writing to a string can't fail.
         write!(svg, r#"<rect x="{x:.1}" y="{top:.1}" width="12" height="12" fill="{colour}"/>"#)
             .ok();
         svg.push_str(&text(x + 17.0, y, "start", 12, name));
-        x += 36.0 + LETTER * length(&name.chars().collect::<Vec<_>>());
     }
     svg
 }
@@ -228,6 +256,18 @@ mod tests {
             assert!(end >= largest, "{largest}: {end}");
             assert!((1..=10).contains(&axis.steps), "{largest}: {}", axis.steps);
         }
+    }
+
+    #[test]
+    fn a_legend_that_is_too_wide_goes_on_below() {
+        let names = ["process start", "start message read", "KVM ready", "kernel loaded"].repeat(3);
+        let lines = legend(&names);
+        assert!(lines.len() > 1);
+        assert_eq!(lines.iter().map(Vec::len).sum::<usize>(), names.len());
+        for entry in lines.iter().flatten() {
+            assert!(entry.x + 36.0 + LETTER * length(entry.name.as_bytes()) <= WIDTH);
+        }
+        assert!(legend(&[]).is_empty());
     }
 
     #[test]

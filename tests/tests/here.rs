@@ -83,7 +83,8 @@ fn a_kvm_that_cannot_run_linux_ends_a_run_with_125_and_the_way_to_find_out_why()
         return;
     }
     let before = Census::take();
-    // An interpreting KVM takes its time until it meets an instruction that it lacks.
+    // A host that also lacks what the jail needs is refused for that, before its KVM is tried. Else an
+    // interpreting KVM takes its time until it meets an instruction that it lacks.
     let call = Call::run().command(["true"]).limit(Duration::from_secs(300));
     call.output().exits(125).prints("").says("cloister doctor");
     before.assert_nothing_left("a failed start");

@@ -1,0 +1,12 @@
+//! Team files: wrong ones by a table, right ones, any bytes, and the commands that read them.
+#![expect(clippy::unwrap_used, reason = "what a test needs and has not, fails it")]
+
+mod bed;
+
+mod wrong;
+
+mod right;
+
+mod any;
+
+mod commands;

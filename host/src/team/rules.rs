@@ -10,7 +10,7 @@ pub(super) type Fault = (String, &'static str);
 
 const NAME: &str =
     "write 1 to 32 lower-case letters, digits and dashes; the first is a letter or a digit";
-const PATH: &str = "write an absolute path without `.` and `..`, like \"/work/data\"";
+const PATH: &str = "write an absolute path without `.` and `..`, like \"/data/in\"";
 /// Where no mount, output or writable directory may be: what the supervisor mounts itself.
 const RESERVED: [&str; 3] = ["/proc", "/sys", "/dev"];
 

@@ -65,10 +65,11 @@ pub fn load_for_me(path: &Path, store: &Path) -> Result<Loaded, TeamError> {
 /// # Errors
 /// The file can't be read, or there are mistakes.
 pub fn load(path: &Path, loading: Loading<'_>) -> Result<Loaded, TeamError> {
-    let (directory, source) = read(path)?;
+    let (directory, own, source) = read(path)?;
     let real = real_path(&directory)
         .map_err(|error| TeamError::Read { path: path.to_owned(), source: error.into() })?;
-    let mut inputs = vec![real.join(path.file_name().unwrap_or_default())];
+    // Also where it leads, if it is a symbolic link.
+    let mut inputs = vec![real.join(path.file_name().unwrap_or_default()), own];
     let judge = Judge {
         policy: loading.policy,
         person: loading.person,
@@ -97,8 +98,8 @@ pub fn load(path: &Path, loading: Loading<'_>) -> Result<Loaded, TeamError> {
     Ok(Loaded { file, host, directory: real })
 }
 
-/// The team file's directory, and its text.
-fn read(path: &Path) -> Result<(OwnedFd, Source), TeamError> {
+/// The team file's directory, where it really is, and its text.
+fn read(path: &Path) -> Result<(OwnedFd, PathBuf, Source), TeamError> {
     let wrong = |source: io::Error| TeamError::Read { path: path.to_owned(), source };
     let name = path.file_name().ok_or_else(|| wrong(io::Error::from(io::ErrorKind::NotFound)))?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -109,9 +110,10 @@ fn read(path: &Path) -> Result<(OwnedFd, Source), TeamError> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file =
         sys::openat(&directory, name, flags, Mode::empty()).map_err(|error| wrong(error.into()))?;
+    let own = real_path(&file).map_err(|error| wrong(error.into()))?;
     let shown_path = path.to_string_lossy();
     match text(&shown_path, File::from(file)) {
-        Ok(source) => Ok((directory, source)),
+        Ok(source) => Ok((directory, own, source)),
         Err(TextError::Io(error)) => Err(wrong(error)),
         Err(TextError::Utf8(source)) => {
             let mut mistakes = Mistakes::default();

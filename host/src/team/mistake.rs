@@ -56,7 +56,7 @@ impl Mistakes {
         what: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        if self.list.len() == MAX_MISTAKES {
+        if self.is_full() {
             self.more += 1;
             return;
         }
@@ -73,12 +73,18 @@ impl Mistakes {
     pub fn append(&mut self, other: Self) {
         self.more += other.more;
         for mistake in other.list {
-            if self.list.len() == MAX_MISTAKES {
+            if self.is_full() {
                 self.more += 1;
             } else {
                 self.list.push(mistake);
             }
         }
+    }
+
+    /// Whether further ones are only counted.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.list.len() >= MAX_MISTAKES
     }
 
     /// All that were kept, in the order of the file.

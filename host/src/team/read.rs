@@ -54,6 +54,10 @@ impl Reader<'_> {
     }
 
     fn unknown(&self, table: &Table, name: &str, place: Place) {
+        // Looking for what was meant is the dear part, and nobody would read it.
+        if self.mistakes.borrow().is_full() {
+            return self.add(place, "", "");
+        }
         let names = || table.keys.iter().map(|key| key.name);
         let other = OTHER_WORDS.iter().find(|(other, _)| *other == name);
         let near = other

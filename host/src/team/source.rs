@@ -9,6 +9,9 @@ const MAX_SHOWN: usize = 100;
 /// How many of them stand before what is pointed at, if the line is longer.
 const BEFORE: usize = 40;
 
+/// Bytes between two marks.
+const STRIDE: usize = 64;
+
 /// Where in a file something is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
@@ -27,6 +30,9 @@ pub struct Source {
     text: String,
     /// Where each line begins, in bytes.
     starts: Vec<usize>,
+    /// How many characters begin before each [`STRIDE`]th byte: with them a place costs the same in a
+    /// line of any length.
+    marks: Vec<u32>,
 }
 
 impl Source {
@@ -35,7 +41,15 @@ impl Source {
     pub fn new(name: &str, text: &str) -> Self {
         let after = text.match_indices('\n').map(|(at, _)| at + 1);
         let starts = std::iter::once(0).chain(after).collect();
-        Self { name: shown(name), text: text.to_owned(), starts }
+        let mut marks = Vec::with_capacity(text.len() / STRIDE + 1);
+        let mut count = 0;
+        for piece in text.as_bytes().chunks(STRIDE) {
+            marks.push(count);
+            count += characters(piece);
+        }
+        // For a text that ends with a whole piece.
+        marks.push(count);
+        Self { name: shown(name), text: text.to_owned(), starts, marks }
     }
 
     /// What the file is called in messages.
@@ -55,16 +69,14 @@ impl Source {
     pub fn place(&self, bytes: Range<usize>) -> Place {
         let index = self.starts.partition_point(|start| *start <= bytes.start).saturating_sub(1);
         let start = self.starts.get(index).copied().unwrap_or_default();
-        let line = self.line(index);
-        let count = |to: usize| {
-            let end = to.saturating_sub(start).min(line.len());
-            line.char_indices().filter(|(at, _)| *at < end).count()
-        };
-        let (first, last) = (count(bytes.start), count(bytes.end));
+        let end = start + self.line(index).len();
+        let before = self.count(start);
+        let column = |byte: usize| self.count(byte.clamp(start, end)).saturating_sub(before);
+        let (first, last) = (column(bytes.start), column(bytes.end));
         Place {
             line: number(index + 1),
-            column: number(first + 1),
-            length: number(last.saturating_sub(first).max(1)),
+            column: first.saturating_add(1),
+            length: last.saturating_sub(first).max(1),
         }
     }
 
@@ -86,8 +98,16 @@ impl Source {
 
     fn line(&self, index: usize) -> &str {
         let start = self.starts.get(index).copied().unwrap_or(self.text.len());
-        let rest = self.text.get(start..).unwrap_or_default();
-        rest.split('\n').next().unwrap_or_default().trim_end_matches('\r')
+        let end = self.starts.get(index + 1).map_or(self.text.len(), |next| next - 1);
+        self.text.get(start..end).unwrap_or_default().trim_end_matches('\r')
+    }
+
+    /// How many characters begin before a byte.
+    fn count(&self, byte: usize) -> u32 {
+        let byte = byte.min(self.text.len());
+        let mark = self.marks.get(byte / STRIDE).copied().unwrap_or_default();
+        let rest = self.text.as_bytes().get(byte - byte % STRIDE..byte).unwrap_or_default();
+        mark + characters(rest)
     }
 }
 
@@ -123,6 +143,11 @@ fn floor(text: &str, most: usize) -> usize {
     end
 }
 
+/// How many characters begin in some bytes of UTF-8: all but those that continue one.
+fn characters(bytes: &[u8]) -> u32 {
+    number(bytes.iter().filter(|byte| **byte & 0xc0 != 0x80).count())
+}
+
 fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
@@ -142,6 +167,19 @@ mod tests {
         assert_eq!(place(21..21), Place { line: 3, column: 4, length: 1 });
         assert_eq!(place(900..901), Place { line: 3, column: 4, length: 1 });
         assert_eq!(source.excerpt(place(13..16)), ("üü = \"x\"".to_owned(), 5, 3));
+    }
+
+    #[test]
+    fn marks_change_nothing() {
+        for length in [0, 1, 63, 64, 65, 128, 300] {
+            let text = "ü\nxyz".repeat(length).chars().take(length).collect::<String>() + "ü";
+            let source = Source::new("f", &text);
+            for (byte, _) in text.char_indices() {
+                let line = text[..byte].rsplit('\n').next().unwrap();
+                let expected = u32::try_from(line.chars().count() + 1).unwrap();
+                assert_eq!(source.place(byte..byte).column, expected, "{length} {byte}");
+            }
+        }
     }
 
     #[test]

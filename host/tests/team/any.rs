@@ -92,6 +92,10 @@ fn depth_and_length_are_no_trouble() {
         "\"".repeat(200_000),
         format!("name = \"{}\"", "${".repeat(100_000)),
         format!("name = \"{}\"", "x".repeat(200_000)),
+        format!(
+            "agents = {{ a = {{ {} }} }}",
+            (0..20_000).map(|n| format!("k{n}=1,")).collect::<String>()
+        ),
         (0..20_000).map(|number| format!("k{number} = 1\n")).collect(),
         (0..20_000).map(|number| format!("[k{number}]\n")).collect(),
     ] {

@@ -6,6 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use cloister::team::plan::Plan;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -226,7 +227,12 @@ fn a_plan_is_what_would_be_started() {
         "{told}"
     );
     assert!(told.contains("at the end of writer: /out/report.html becomes report.html"), "{told}");
-    let plan = json(&desk.good(&["plan", "--json", "team.toml"]));
+    let told = desk.good(&["plan", "--json", "team.toml"]);
+    // It goes to another process, and comes there as it was.
+    let plan: Plan = serde_json::from_str(&told).unwrap();
+    let bytes = postcard::to_allocvec(&plan).unwrap();
+    assert_eq!(postcard::from_bytes::<Plan>(&bytes).unwrap(), plan);
+    let plan = json(&told);
     let agents = plan["agents"].as_array().unwrap();
     assert_eq!(
         (&agents[0]["name"]["value"], &agents[1]["name"]["value"]),

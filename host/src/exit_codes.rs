@@ -6,6 +6,8 @@ use cloister_protocol::message::{ExecFailure, ExitStatus};
 pub const OK: u8 = 0;
 /// `cloister doctor`: something that is needed is missing.
 pub const DOCTOR_FAILED: u8 = 1;
+/// A command that reads a team file: the file has mistakes.
+pub const TEAM_FILE_WRONG: u8 = 1;
 /// The command's time limit ended it.
 pub const TIMED_OUT: u8 = 124;
 /// Cloister or the machine failed, or Cloister was called wrongly.

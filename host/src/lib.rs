@@ -24,6 +24,8 @@ pub mod doctor;
 
 pub mod images;
 
+pub mod team;
+
 pub mod exit_codes;
 
 pub mod pump;

@@ -62,6 +62,14 @@ pub enum Command {
     Bench(BenchArgs),
     /// Import, pull, list and remove the images that agents run from.
     Image(image::ImageArgs),
+    /// Check a team file and everything of the host that it names; no image is looked for.
+    Validate(team::ValidateArgs),
+    /// Show what a team file would start, and change nothing.
+    Plan(team::PlanArgs),
+    /// Show what each agent of a team file may do, defaults included, and where each value comes from.
+    Explain(team::ExplainArgs),
+    /// Print the JSON Schema of team files.
+    Schema,
     /// Print a completion script for a shell.
     Completion(CompletionArgs),
 }
@@ -212,6 +220,8 @@ const _: () = assert!(MAX_VCPUS == 32);
 pub mod image;
 
 pub mod jail;
+
+pub mod team;
 
 mod parsers;
 

@@ -6,6 +6,7 @@ pub mod completion;
 pub mod doctor;
 pub mod image;
 pub mod run;
+pub mod team;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,10 @@ pub fn main(limits: LimitsWish) -> ExitCode {
             Command::Doctor(arguments) => doctor::doctor(arguments, limits),
             Command::Bench(arguments) => bench::bench(&arguments, limits),
             Command::Image(arguments) => image::image(arguments),
+            Command::Validate(arguments) => team::validate(&arguments),
+            Command::Plan(arguments) => team::plan(&arguments),
+            Command::Explain(arguments) => team::explain(&arguments),
+            Command::Schema => team::schema(),
             Command::Completion(arguments) => completion::completion(&arguments),
         },
         // Also how clap returns what --help and --version print.

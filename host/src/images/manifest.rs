@@ -142,6 +142,9 @@ pub struct Layer {
 pub struct Run {
     /// The program and its arguments: the image's entry point, then its command.
     pub command: Vec<String>,
+    /// How many words of the command are the entry point's.
+    #[serde(skip)]
+    pub entry_point: usize,
     /// The environment, as `NAME=VALUE`.
     pub env: Vec<String>,
     /// The working directory, or nothing for `/`.
@@ -264,6 +267,7 @@ pub fn configured(bytes: &[u8]) -> Result<(Vec<Digest>, Run, Option<String>), Ma
     let mut run = Run::default();
     if let Some(config) = parsed.config() {
         let words = |words: &Option<Vec<String>>| words.clone().unwrap_or_default();
+        run.entry_point = config.entrypoint().as_ref().map_or(0, Vec::len);
         run.command = [words(config.entrypoint()), words(config.cmd())].concat();
         run.env = words(config.env());
         run.workdir = config.working_dir().clone().unwrap_or_default();

@@ -8,7 +8,7 @@ pub mod name;
 
 pub mod archive;
 
-mod files;
+pub(crate) mod files;
 
 pub mod store;
 

@@ -58,7 +58,15 @@ impl Facts {
 pub struct HeldRoot {
     /// The root, to be bound or looked into.
     pub root: OwnedFd,
-    _held: OwnedFd,
+    held: OwnedFd,
+}
+
+impl HeldRoot {
+    /// The root, and the lock that holds it as long as some process has this descriptor or a copy of it.
+    #[must_use]
+    pub fn into_descriptors(self) -> (OwnedFd, OwnedFd) {
+        (self.root, self.held)
+    }
 }
 
 impl Store {
@@ -88,7 +96,7 @@ impl Store {
             .map_err(|error| self.io("lock the root of an image", error))?;
         let root = sys::openat(&held, ROOT, DIRECTORY, Mode::empty())
             .map_err(|error| self.io("open the root of an image", error))?;
-        Ok(HeldRoot { root, _held: held })
+        Ok(HeldRoot { root, held })
     }
 
     /// Whether somebody holds a root.

@@ -1,0 +1,76 @@
+//! Looks into an image's unpacked root: by descriptor, and never out of it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self as sys, FileType, Mode, OFlags, ResolveFlags};
+
+use super::mounts::open::real_path;
+use crate::images::files::read_bounded;
+
+/// Links are followed as in a container: an absolute one begins at the root.
+const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+/// What is at a path of a root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// What it is.
+    pub(super) kind: FileType,
+    /// Where it is, links followed: absolute, as in the container.
+    pub(super) path: PathBuf,
+}
+
+/// Reads a regular file of at most `most` bytes.
+pub(super) fn read_inside(root: &OwnedFd, path: &str, most: u64) -> io::Result<Vec<u8>> {
+    // Not to wait for the writer of a FIFO.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(sys::openat2(root, path, flags, Mode::empty(), INSIDE)?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    read_bounded(file, most)
+}
+
+/// What is at a path, if anything is.
+pub(super) fn find_inside(root: &OwnedFd, path: &str) -> Option<Found> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let found = sys::openat2(root, path, flags, Mode::empty(), INSIDE).ok()?;
+    let kind = FileType::from_raw_mode(sys::fstat(&found).ok()?.st_mode);
+    let real = real_path(&found).ok()?;
+    let below = real.strip_prefix(real_path(root).ok()?).ok()?;
+    Some(Found { kind, path: Path::new("/").join(below) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_stay_inside() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("root/usr/bin")).unwrap();
+        fs::write(at("secret"), "outside").unwrap();
+        fs::write(at("root/usr/bin/python3.11"), "it").unwrap();
+        symlink("usr/bin", at("root/bin")).unwrap();
+        symlink("/bin/python3.11", at("root/usr/bin/python3")).unwrap();
+        symlink("../../../../secret", at("root/out")).unwrap();
+        symlink(at("secret"), at("root/absolute")).unwrap();
+        let root = OwnedFd::from(File::open(at("root")).unwrap());
+        let found = find_inside(&root, "/bin/python3").unwrap();
+        assert_eq!(found.kind, FileType::RegularFile);
+        assert_eq!(found.path, Path::new("/usr/bin/python3.11"));
+        assert_eq!(read_inside(&root, "bin/python3", 10).unwrap(), b"it");
+        assert!(read_inside(&root, "bin/python3", 1).is_err());
+        for path in ["out", "absolute", "../secret", "usr/bin/none", "usr/bin/python3/x"] {
+            assert_eq!(find_inside(&root, path), None, "{path}");
+            assert!(read_inside(&root, path, 100).is_err(), "{path}");
+        }
+        assert!(read_inside(&root, "usr", 100).is_err());
+    }
+}

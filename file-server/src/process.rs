@@ -70,6 +70,7 @@ fn system(step: &'static str) -> impl Fn(io::Error) -> ProcessError {
 /// # Errors
 /// It can't start, or the host breaks the protocol.
 pub fn run() -> Result<(), ProcessError> {
+    sys::install_trap_handler().map_err(system("a handler of signals"))?;
     let inherit = |fd| sys::inherited(fd).map_err(|source| ProcessError::NotThere { fd, source });
     let control = inherit(CONTROL_FD)?;
     let processes = File::from(inherit(PROC_FD)?);

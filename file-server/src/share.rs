@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use virtiofsd::filesystem::{Context, Entry, FileSystem as _, FsOptions, GetxattrReply, ROOT_ID};
 use virtiofsd::fuse::{Attr, SetattrIn, SetattrValid};
 use virtiofsd::passthrough::{CachePolicy, Config, PassthroughFs};
@@ -152,7 +153,7 @@ impl Share {
         nodes.clear();
         self.budget.give_handles(self.handles.swap(0, Ordering::Relaxed) + self.locks.count());
         self.locks.clear();
-        let before = rustix::fs::open(c".", rustix::fs::OFlags::PATH, rustix::fs::Mode::empty())?;
+        let before = openat(CWD, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         rustix::process::fchdir(&self.mount)?;
         let opened = self.files.init(FsOptions::empty());
         rustix::process::fchdir(before)?;

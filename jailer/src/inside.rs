@@ -68,13 +68,18 @@ fn confine(spec: &Spec, ends: Ends) -> Result<(), Failure> {
     die_with_host(ends.host).map_err(of(Step::ParentDeath))?;
     sys::unshare(libc::CLONE_NEWCGROUP).map_err(of(Step::GroupNamespace))?;
     sys::set_names(HOST_NAME, b"").map_err(of(Step::HostName))?;
-    if spec.role == Role::FileServer {
+    let processes = match spec.role {
+        Role::Vmm => None,
         // Before the root: the kernel wants to see the proc file system that was there.
-        open_processes().map_err(of(Step::Processes))?;
-    }
+        Role::FileServer => Some(open_processes().map_err(of(Step::Processes))?),
+    };
     root::empty().map_err(of(Step::Root))?;
     sys::close(ends.go);
     sys::close(ends.host);
+    if let Some(processes) = processes {
+        // Now that nothing else can lie at its number.
+        mount_calls::place(processes, PROCESSES_FD).map_err(of(Step::Processes))?;
+    }
     limit_resources(spec).map_err(of(Step::ResourceLimits))?;
     sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(of(Step::NoNewPrivileges))?;
     match spec.role {
@@ -105,12 +110,12 @@ fn die_with_host(host: i32) -> Result<(), Errno> {
 
 /// The process's own descriptors as a directory. The list shows processes and nothing else of the
 /// kernel's; it is mounted nowhere and can't be written.
-fn open_processes() -> Result<(), Errno> {
+fn open_processes() -> Result<i32, Errno> {
     let options = [(c"subset", Some(c"pid"))];
     let mount = sys::new_file_system(c"proc", &options, PROCESSES)?;
     let opened = mount_calls::open_directory(mount, c"self/fd")?;
     sys::close(mount);
-    mount_calls::place(opened, PROCESSES_FD)
+    Ok(opened)
 }
 
 fn limit_resources(spec: &Spec) -> Result<(), Errno> {

@@ -8,6 +8,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,10 +31,13 @@ use tokio::time::timeout;
 use super::jail::Cell;
 use super::place;
 use super::process::{ProcessError, VmmProcess};
+use crate::text::printable_line;
 
 /// How long the jailer or the file server may take for one share. Milliseconds; seconds for one on a
 /// file system of another machine.
 const SHARE_LIMIT: Duration = Duration::from_secs(30);
+/// How long a file server that does not answer may take to end by itself.
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// A directory or regular file to be shared.
 #[derive(Clone, Debug)]
@@ -90,6 +94,14 @@ pub enum ShareError {
     /// The file server ended, or said something that fits to nothing.
     #[error("cloister-file-server did not answer as it should")]
     Server,
+    /// The file server ended at its start.
+    #[error("cloister-file-server ended at its start ({}): {said}", describe_status(*.status))]
+    Ended {
+        /// How the process ended.
+        status: Option<ExitStatus>,
+        /// What it wrote to its standard error.
+        said: String,
+    },
     /// The machine was started without shares, so it has no device for them.
     #[error("the machine was started without shares, so none can be added")]
     None,
@@ -127,6 +139,10 @@ impl ShareError {
             _ => None,
         }
     }
+}
+
+fn describe_status(status: Option<ExitStatus>) -> String {
+    status.map_or_else(|| "its status is unknown".to_owned(), |status| status.to_string())
 }
 
 fn system(what: &'static str) -> impl Fn(rustix::io::Errno) -> ShareError {
@@ -248,18 +264,35 @@ impl FileServer {
         let control = place::watch(control)
             .map_err(|source| ShareError::System { what: "watch a socket", source })?;
         let area = bounce_area()?;
-        let process = VmmProcess::spawn(jailer, program, cell, control_end)?;
+        let mut process = VmmProcess::spawn(jailer, program, cell, control_end)?;
         let server = Self { socket: Arc::new(Mutex::new(control)), jailer: jailer.to_owned() };
-        let started = server.ask(&Command::Start, &[area.as_fd(), server_end.as_fd()]).await?;
-        if started != Event::Ready {
-            return Err(ShareError::Server);
-        }
-        drop(server_end);
-        for share in shares {
-            let (mount, kind) = share.mount(jailer)?;
-            server.hand_over(share.spec(kind), mount).await?;
+        match server.begin(area.as_fd(), server_end, shares).await {
+            Ok(()) => {}
+            Err(ShareError::Server) => {
+                // It ended, and said why.
+                let status = process.end(END_LIMIT).await;
+                let said = printable_line(&String::from_utf8_lossy(&process.stderr()));
+                return Err(ShareError::Ended { status, said });
+            }
+            Err(error) => return Err(error),
         }
         Ok(Started { process, server, for_vmm: [area, vmm_end] })
+    }
+
+    async fn begin(
+        &self,
+        area: BorrowedFd<'_>,
+        to_vmm: OwnedFd,
+        shares: &[Share],
+    ) -> Result<(), ShareError> {
+        if self.ask(&Command::Start, &[area, to_vmm.as_fd()]).await? != Event::Ready {
+            return Err(ShareError::Server);
+        }
+        for share in shares {
+            let (mount, kind) = share.mount(&self.jailer)?;
+            self.hand_over(share.spec(kind), mount).await?;
+        }
+        Ok(())
     }
 
     /// Shares one more; the guest finds it at once.

@@ -26,12 +26,10 @@ fn mount(path: &Path, flags: u8) -> (Reply, Option<OwnedFd>) {
     let mut command = Command::new(jailer());
     command.arg(ARGUMENT).stdin(Stdio::null()).stderr(Stdio::null());
     let their = theirs.as_raw_fd();
-    // SAFETY: dup2 of a descriptor of our own, in the child.
+    // SAFETY: the function makes one system call.
     unsafe {
-        std::os::unix::process::CommandExt::pre_exec(&mut command, move || {
-            if libc::dup2(their, 3) < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-        })
-    };
+        std::os::unix::process::CommandExt::pre_exec(&mut command, move || put_in_place(their));
+    }
     command.status().unwrap();
     drop(theirs);
     let mut buffer = [0; REPLY_LEN];
@@ -40,6 +38,12 @@ fn mount(path: &Path, flags: u8) -> (Reply, Option<OwnedFd>) {
         Ok((_, fd)) => (Reply::decode(&buffer).unwrap(), Some(unsafe { OwnedFd::from_raw_fd(fd) })),
         Err(_) => (Reply::decode(&buffer).unwrap(), None),
     }
+}
+
+/// In the child.
+fn put_in_place(socket: i32) -> io::Result<()> {
+    // SAFETY: duplicates a descriptor of our own.
+    if unsafe { libc::dup2(socket, 3) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The path of a name beneath a mount, by this process's descriptors.

@@ -68,7 +68,7 @@ const MOUNT: &str = "mkdir -p /mnt && mount -t virtiofs cloister /mnt";
 
 #[test]
 fn a_guest_reads_and_writes_directories_of_the_host() {
-    let (work, docs) = (folder(), folder());
+    let (desk, docs) = (folder(), folder());
     // Where attributes of users are kept, which the lab's file system in memory does not do.
     let image = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     fs::set_permissions(image.path(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -84,7 +84,7 @@ fn a_guest_reads_and_writes_directories_of_the_host() {
     .unwrap();
     let own = Owner::All { uid: 1000, gid: 1001 };
     let shares = vec![
-        share("work", work.path(), true, own),
+        share("desk", desk.path(), true, own),
         share("docs", docs.path(), false, own),
         share("guide.txt", &docs.path().join("guide"), false, own),
         share("image", image.path(), false, Owner::Image { first_id: 100_000 }),
@@ -92,7 +92,7 @@ fn a_guest_reads_and_writes_directories_of_the_host() {
     block_on(async {
         let machine = Machine::start(launch_spec(shares)).await.unwrap();
         let said = shell(&machine, &format!("{MOUNT} && ls /mnt")).await;
-        assert_eq!(said, ("docs\nguide.txt\nimage\nwork\n".into(), ExitStatus::Code(0)));
+        assert_eq!(said, ("desk\ndocs\nguide.txt\nimage\n".into(), ExitStatus::Code(0)));
 
         // Reading; writing fails, and as the kernel says it.
         assert_eq!(
@@ -104,14 +104,14 @@ fn a_guest_reads_and_writes_directories_of_the_host() {
         assert_eq!(fs::read_dir(docs.path()).unwrap().count(), 1);
 
         // Writing: the bytes are on the host, and what the host writes is in the guest at once.
-        let script = "cd /mnt/work && mkdir sub && echo from the guest >sub/a && mv sub/a b && ln -s b link \
+        let script = "cd /mnt/desk && mkdir sub && echo from the guest >sub/a && mv sub/a b && ln -s b link \
                       && dd if=/dev/zero of=big bs=1M count=8 2>/dev/null && stat -c '%u %g' b";
         assert_eq!(shell(&machine, script).await.0, "1000 1001\n");
-        assert_eq!(fs::read_to_string(work.path().join("b")).unwrap(), "from the guest\n");
-        assert_eq!(fs::metadata(work.path().join("big")).unwrap().len(), 8 << 20);
-        assert_eq!(fs::read_link(work.path().join("link")).unwrap(), Path::new("b"));
-        fs::write(work.path().join("b"), "from the host\n").unwrap();
-        assert_eq!(shell(&machine, "cat /mnt/work/link").await.0, "from the host\n");
+        assert_eq!(fs::read_to_string(desk.path().join("b")).unwrap(), "from the guest\n");
+        assert_eq!(fs::metadata(desk.path().join("big")).unwrap().len(), 8 << 20);
+        assert_eq!(fs::read_link(desk.path().join("link")).unwrap(), Path::new("b"));
+        fs::write(desk.path().join("b"), "from the host\n").unwrap();
+        assert_eq!(shell(&machine, "cat /mnt/desk/link").await.0, "from the host\n");
 
         // An image shows the owners that are recorded, and its programs run.
         let said = shell(&machine, "stat -c '%u %g %a' /mnt/image/app && /mnt/image/app").await.0;
@@ -130,24 +130,24 @@ fn a_guest_reads_and_writes_directories_of_the_host() {
 
 #[test]
 fn many_files_are_made_listed_and_removed() {
-    let work = folder();
-    let shares = vec![share("work", work.path(), true, Owner::All { uid: 0, gid: 0 })];
+    let desk = folder();
+    let shares = vec![share("desk", desk.path(), true, Owner::All { uid: 0, gid: 0 })];
     block_on(async {
         let machine = Machine::start(launch_spec(shares)).await.unwrap();
         let script = format!(
-            "{MOUNT} && cd /mnt/work && for i in $(seq 1 40); do echo $i >f$i; done && ls | wc -l && cat * \
+            "{MOUNT} && cd /mnt/desk && for i in $(seq 1 40); do echo $i >f$i; done && ls | wc -l && cat * \
              | wc -l && rm f* && ls | wc -l"
         );
         assert_eq!(shell(&machine, &script).await.0, "40\n40\n0\n");
         machine.stop().await;
     });
-    assert_eq!(fs::read_dir(work.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(desk.path()).unwrap().count(), 0);
 }
 
 #[test]
 fn the_file_servers_end_is_the_machines_and_is_told_apart() {
-    let work = folder();
-    let shares = vec![share("work", work.path(), true, Owner::All { uid: 0, gid: 0 })];
+    let desk = folder();
+    let shares = vec![share("desk", desk.path(), true, Owner::All { uid: 0, gid: 0 })];
     block_on(async {
         let machine = Machine::start(launch_spec(shares)).await.unwrap();
         // The one process of this name that is a child of this one.
@@ -174,10 +174,10 @@ fn the_file_servers_end_is_the_machines_and_is_told_apart() {
 
 #[test]
 fn a_machine_without_shares_takes_none() {
-    let work = folder();
+    let desk = folder();
     block_on(async {
         let machine = Machine::start(launch_spec(Vec::new())).await.unwrap();
-        let late = share("late", work.path(), false, Owner::All { uid: 0, gid: 0 });
+        let late = share("late", desk.path(), false, Owner::All { uid: 0, gid: 0 });
         assert!(matches!(machine.add_share(late).await, Err(ShareError::None)));
         assert_ne!(shell(&machine, MOUNT).await.1, ExitStatus::Code(0));
         machine.stop().await;

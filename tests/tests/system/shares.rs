@@ -53,7 +53,7 @@ async fn shell(machine: &Machine, script: &str) -> (String, ExitStatus) {
     let script = format!("exec 2>&1; {script}");
     let mut command = machine.exec(ExecSpec::new(["sh", "-c", &script])).await.unwrap();
     let Some(Streams::Pipes { mut stdout, .. }) = command.take_streams() else {
-        panic!("no streams");
+        unreachable!("pipes were asked for");
     };
     let output = std::thread::spawn(move || {
         let mut text = String::new();

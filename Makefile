@@ -30,10 +30,10 @@ kernel: setup ## out/lib/cloister/vmlinux; built once for each configuration and
 	@mkdir -p $(OUT)/lib/cloister
 	@kernel-config/build.sh --output $(OUT)/lib/cloister/vmlinux
 
-programs: setup ## out/bin/cloister, out/bin/cloister-vmm and out/bin/cloister-jailer
-	@RUSTFLAGS='$(STATIC)' cargo build --locked --release --target $(TRIPLE) -p cloister -p cloister-vmm -p cloister-jailer -p cloister-guest-agent
+programs: setup ## the programs, into out/bin/
+	@RUSTFLAGS='$(STATIC)' cargo build --locked --release --target $(TRIPLE) -p cloister -p cloister-vmm -p cloister-jailer -p cloister-file-server -p cloister-guest-agent
 	@mkdir -p $(OUT)/bin
-	@install -m 755 $(BUILT)/cloister $(BUILT)/cloister-vmm $(BUILT)/cloister-jailer $(OUT)/bin/
+	@install -m 755 $(BUILT)/cloister $(BUILT)/cloister-vmm $(BUILT)/cloister-jailer $(BUILT)/cloister-file-server $(OUT)/bin/
 
 rootfs: programs ## out/lib/cloister/rootfs.cpio, with the supervisor as /init
 	@rootfs/build.sh --supervisor $(BUILT)/cloister-supervisor --output $(OUT)/lib/cloister/rootfs.cpio
@@ -54,7 +54,7 @@ fuzz: setup ## each fuzz target for a bounded time
 	@fuzz/run
 
 install: build ## into PREFIX (/usr/local)
-	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(OUT)/bin/cloister $(OUT)/bin/cloister-vmm $(OUT)/bin/cloister-jailer
+	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(OUT)/bin/cloister $(OUT)/bin/cloister-vmm $(OUT)/bin/cloister-jailer $(OUT)/bin/cloister-file-server
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/cloister $(OUT)/lib/cloister/vmlinux $(OUT)/lib/cloister/rootfs.cpio
 	@$(OUT)/bin/cloister completion bash | install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cloister
 

@@ -46,6 +46,7 @@ fn the_documented_codes_of_the_vmm_are_these() {
         ExitCode::Panic,
         ExitCode::GuestFault,
         ExitCode::HostGone,
+        ExitCode::FilesGone,
     ];
     for code in codes {
         // Without a wildcard, so that a new code has to be put into the list above.
@@ -61,7 +62,8 @@ fn the_documented_codes_of_the_vmm_are_these() {
             | ExitCode::KvmInternal
             | ExitCode::Panic
             | ExitCode::GuestFault
-            | ExitCode::HostGone => {}
+            | ExitCode::HostGone
+            | ExitCode::FilesGone => {}
         }
     }
     let expected = codes.map(|code| (code as u8).to_string());

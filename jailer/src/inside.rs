@@ -5,15 +5,16 @@ use std::ffi::CStr;
 
 use crate::filter;
 use crate::landlock;
+use crate::mount_calls;
 use crate::outside::{kill, of};
 use crate::policy;
 use crate::root;
-use crate::spec::{PROGRAM_FD, REPORT_FD, Spec};
+use crate::spec::{PROCESSES_FD, PROGRAM_FD, REPORT_FD, Role, Spec};
 use crate::step::{Failure, Report, Step};
 use crate::sys::{self, Errno};
 
-/// The program's name, as it finds it.
-const NAME: &CStr = c"cloister-vmm";
+/// Of the mount of process lists: read-only, nosuid, nodev, noexec (`MOUNT_ATTR_*` of linux/mount.h).
+const PROCESSES: u64 = 1 | 2 | 4 | 8;
 /// What the jail says its host is called.
 const HOST_NAME: &[u8] = b"cloister";
 /// Exit status when a step failed; the report says which.
@@ -36,12 +37,20 @@ pub(crate) struct Ends {
 /// Goes through the steps and executes the program.
 pub(crate) fn run(spec: &Spec, ends: Ends) -> ! {
     let failure = match confine(spec, ends) {
-        Ok(()) => of(Step::Execute)(sys::execute(PROGRAM_FD, NAME)),
+        Ok(()) => of(Step::Execute)(sys::execute(PROGRAM_FD, name(spec.role))),
         Err(failure) => failure,
     };
     // If the host is gone, nobody needs to know.
     sys::write(REPORT_FD, &Report::Failed(failure).encode()).ok();
     sys::leave(FAILED)
+}
+
+/// The program's name, as it finds it.
+const fn name(role: Role) -> &'static CStr {
+    match role {
+        Role::Vmm => c"cloister-vmm",
+        Role::FileServer => c"cloister-file-server",
+    }
 }
 
 /// The recipe.
@@ -59,16 +68,29 @@ fn confine(spec: &Spec, ends: Ends) -> Result<(), Failure> {
     die_with_host(ends.host).map_err(of(Step::ParentDeath))?;
     sys::unshare(libc::CLONE_NEWCGROUP).map_err(of(Step::GroupNamespace))?;
     sys::set_names(HOST_NAME, b"").map_err(of(Step::HostName))?;
+    let processes = match spec.role {
+        Role::Vmm => None,
+        // Before the root: the kernel wants to see the proc file system that was there.
+        Role::FileServer => Some(open_processes().map_err(of(Step::Processes))?),
+    };
     root::empty().map_err(of(Step::Root))?;
     sys::close(ends.go);
     sys::close(ends.host);
+    if let Some(processes) = processes {
+        // Now that nothing else can lie at its number.
+        mount_calls::place(processes, PROCESSES_FD).map_err(of(Step::Processes))?;
+    }
     limit_resources(spec).map_err(of(Step::ResourceLimits))?;
     sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(of(Step::NoNewPrivileges))?;
-    landlock::deny_all().map_err(of(Step::Landlock))?;
+    match spec.role {
+        Role::Vmm => landlock::deny_all(),
+        Role::FileServer => landlock::deny_all_but_files(),
+    }
+    .map_err(of(Step::Landlock))?;
     drop_capabilities().map_err(of(Step::Capabilities))?;
     // Execution would undo it, were the program readable: the host makes it executable alone.
     sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).map_err(of(Step::NotDumpable))?;
-    let program = filter::compile(policy::SETUP).ok_or(libc::E2BIG);
+    let program = filter::compile(&policy::of(spec.role)).ok_or(libc::E2BIG);
     program.and_then(|program| sys::filter(&program)).map_err(of(Step::SystemCalls))
 }
 
@@ -86,11 +108,24 @@ fn die_with_host(host: i32) -> Result<(), Errno> {
     if sys::has_ended(host)? { Err(libc::ESRCH) } else { Ok(()) }
 }
 
+/// The process's own descriptors as a directory. The list shows processes and nothing else of the
+/// kernel's; it is mounted nowhere and can't be written.
+fn open_processes() -> Result<i32, Errno> {
+    let options = [(c"subset", Some(c"pid"))];
+    let mount = sys::new_file_system(c"proc", &options, PROCESSES)?;
+    let opened = mount_calls::open_directory(mount, c"self/fd")?;
+    sys::close(mount);
+    Ok(opened)
+}
+
 fn limit_resources(spec: &Spec) -> Result<(), Errno> {
-    // No core, no file written, no memory locked, no message queue, no priority.
+    if spec.role == Role::Vmm {
+        // No file written.
+        sys::limit(libc::RLIMIT_FSIZE, 0, false)?;
+    }
+    // No core, no memory locked, no message queue, no priority.
     for resource in [
         libc::RLIMIT_CORE,
-        libc::RLIMIT_FSIZE,
         libc::RLIMIT_MEMLOCK,
         libc::RLIMIT_MSGQUEUE,
         libc::RLIMIT_NICE,

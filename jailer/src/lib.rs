@@ -1,6 +1,6 @@
 //! The jailer: starts a program inside its jail. See `ARCHITECTURE.md`, "The jail".
 //!
-//! Other crates may use only [`spec`], [`step`] and [`policy`].
+//! Other crates may use only [`spec`], [`step`], [`share`] and [`policy`].
 
 pub mod spec;
 
@@ -17,5 +17,9 @@ pub mod landlock;
 pub mod filter;
 
 pub mod policy;
+
+pub mod share;
+
+pub mod mount_calls;
 
 pub mod sys;

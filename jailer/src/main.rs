@@ -1,15 +1,19 @@
 //! `cloister-jailer`: makes a jail and executes a program in it. Started by `cloister` with five
-//! descriptors and no argument; see [`cloister_jailer::spec`].
+//! descriptors and no argument; see [`cloister_jailer::spec`]. With the argument `share` it makes the mount
+//! of a share instead; see [`cloister_jailer::share`].
 
 use std::process::ExitCode;
 
-use cloister_jailer::outside;
+use cloister_jailer::{outside, share};
 
 /// Exit status when a step failed, or when it was called by hand.
 const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     if let Some(argument) = std::env::args_os().nth(1) {
+        if argument == share::ARGUMENT {
+            return make_share();
+        }
         return answer(&argument.to_string_lossy());
     }
     match outside::start() {
@@ -18,6 +22,19 @@ fn main() -> ExitCode {
         Err(failure) => {
             let error = std::io::Error::from_raw_os_error(failure.errno);
             let text = format!("cloister-jailer: {failure}: {error}; it is started by `cloister`");
+            write_line(std::io::stderr(), &text);
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Who asked has been told, if somebody has.
+fn make_share() -> ExitCode {
+    match share::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((stage, errno)) => {
+            let error = std::io::Error::from_raw_os_error(errno);
+            let text = format!("cloister-jailer: a share: {stage}: {error}");
             write_line(std::io::stderr(), &text);
             ExitCode::from(FAILED)
         }

@@ -5,6 +5,8 @@
 //! another process. Anything else is a SIGSYS: it ends the process, unless the vmm has installed its
 //! handler, which says the call's number first.
 
+use crate::spec::Role;
+
 /// No system call: whoever makes it is killed, handler or not. The vmm's handler of SIGSYS ends with it.
 pub const LAST_CALL: u32 = 0x3fff_ffff;
 
@@ -91,7 +93,74 @@ macro_rules! allow {
     };
 }
 
-/// The whole policy.
+/// A role's whole policy.
+#[must_use]
+pub fn of(role: Role) -> Vec<Line> {
+    let common = SETUP.iter().copied();
+    match role {
+        Role::Vmm => common.collect(),
+        Role::FileServer => {
+            let replaced = |line: &Line| FILES.iter().any(|other| other.call == line.call);
+            common
+                .filter(|line| !line.name.contains("ioctl") && !replaced(line))
+                .chain(FILES.iter().copied())
+                .collect()
+        }
+    }
+}
+
+/// What a file server may call beside; it loses `ioctl`. Its own filter is narrower and joins this one when
+/// its threads are there.
+pub const FILES: &[Line] = &[
+    checked(
+        allow!(SYS_unshare, "a working directory for each thread, and nothing else"),
+        Check::Masked { argument: 0, mask: u32::MAX, value: libc::CLONE_FS.unsigned_abs() },
+    ),
+    allow!(SYS_openat2, "a file by its name in a directory of a share"),
+    allow!(
+        SYS_openat,
+        "a known file anew, by /proc/self/fd; by paths there is nothing: the root is empty"
+    ),
+    allow!(SYS_readlinkat, "a symbolic link's target"),
+    allow!(SYS_fstatfs, "room on the file system"),
+    allow!(SYS_getdents64, "listings"),
+    allow!(SYS_preadv, "reads"),
+    allow!(SYS_preadv2, "reads"),
+    allow!(SYS_pwritev, "writes"),
+    allow!(SYS_pwritev2, "writes"),
+    allow!(SYS_fallocate, "room and holes"),
+    allow!(SYS_ftruncate, "a file's size"),
+    allow!(SYS_copy_file_range, "copies within a share"),
+    allow!(SYS_fsync, "what the guest wants on the disk"),
+    allow!(SYS_fdatasync, "the same"),
+    allow!(SYS_mkdirat, "a directory"),
+    checked(
+        allow!(SYS_mknodat, "a regular file; no device, FIFO or socket"),
+        Check::Masked { argument: 2, mask: libc::S_IFMT, value: libc::S_IFREG },
+    ),
+    allow!(SYS_symlinkat, "a symbolic link"),
+    allow!(SYS_linkat, "a hard link"),
+    allow!(SYS_unlinkat, "removal"),
+    allow!(SYS_renameat2, "another name"),
+    allow!(SYS_fchmod, "permissions"),
+    allow!(SYS_fchmodat, "permissions"),
+    allow!(SYS_utimensat, "times"),
+    allow!(SYS_fgetxattr, "extended attributes"),
+    allow!(SYS_fsetxattr, "extended attributes"),
+    allow!(SYS_flistxattr, "extended attributes"),
+    allow!(SYS_fremovexattr, "extended attributes"),
+    allow!(SYS_getxattr, "those of symbolic links"),
+    allow!(SYS_setxattr, "those of symbolic links"),
+    allow!(SYS_listxattr, "those of symbolic links"),
+    allow!(SYS_removexattr, "those of symbolic links"),
+    allow!(SYS_fchdir, "to a share when it is opened; to /proc/self/fd for the above"),
+    allow!(SYS_umask, "the library clears it"),
+    allow!(SYS_geteuid, "the library looks whether it would have to change its user"),
+    allow!(SYS_getegid, "the same"),
+    allow!(SYS_flock, "locks of whole files"),
+];
+
+/// The vmm's whole policy, and most of the file server's.
 pub const SETUP: &[Line] = &[
     allow!(
         SYS_execveat,

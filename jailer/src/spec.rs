@@ -16,6 +16,9 @@ pub const PROGRAM_FD: i32 = 6;
 /// The directory of the process's control group (version 2), empty.
 pub const GROUP_FD: i32 = 7;
 
+/// Where a file server finds the directory `/proc/self/fd`, which the jailed process opens for it.
+pub const PROCESSES_FD: i32 = 8;
+
 /// Length of the encoding, in bytes.
 pub const ENCODED_LEN: usize = 48;
 /// First four bytes: "CLJ" and the version of the layout.
@@ -23,11 +26,12 @@ const MAGIC: u32 = u32::from_le_bytes(*b"CLJ1");
 
 const FLAG_PRIVILEGED: u32 = 1;
 const FLAG_LIMITS: u32 = 2;
+const FLAG_FILES: u32 = 4;
 
 /// Most processes and threads of a group: 32 vCPUs need fewer than a tenth.
 pub const MAX_PIDS: u32 = 4096;
-/// Most descriptors: far over a guest's 1024 streams, far under what a kernel allows.
-pub const MAX_DESCRIPTORS: u32 = 1 << 16;
+/// Most descriptors: what a guest's kernel can know of files at once, and what a kernel allows.
+pub const MAX_DESCRIPTORS: u32 = 1 << 20;
 /// Most processor time, in percent of one processor: 1024 processors.
 pub const MAX_CPU_PERCENT: u32 = 100 * 1024;
 /// Most memory of a group in bytes: twice the largest machine.
@@ -47,8 +51,19 @@ pub struct Spec {
     pub ids: Ids,
     /// What it may use.
     pub limits: Option<Limits>,
+    /// What it is.
+    pub role: Role,
     /// Descriptors that it may have open (`RLIMIT_NOFILE`), if the caller may have as many.
     pub descriptors: u32,
+}
+
+/// Which program is jailed. What they may do differs in the steps that say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The vmm: opens nothing.
+    Vmm,
+    /// The file server: opens files beneath descriptors that it is handed, and writes them.
+    FileServer,
 }
 
 /// User and group of the jailed process, as the host sees them. Inside both are 0, and mean nothing.
@@ -134,6 +149,9 @@ impl Spec {
         if self.limits.is_some() {
             flags |= FLAG_LIMITS;
         }
+        if self.role == Role::FileServer {
+            flags |= FLAG_FILES;
+        }
         let [low, high] = halves(limits.memory_bytes);
         let words = [
             MAGIC,
@@ -167,7 +185,8 @@ impl Spec {
             *word = u32::from_le_bytes(place.try_into().map_err(|_| SpecError::Layout)?);
         }
         let [magic, host_pid, uid, gid, flags, descriptors, pids, cpu, io, zero, low, high] = words;
-        if magic != MAGIC || zero != 0 || flags & !(FLAG_PRIVILEGED | FLAG_LIMITS) != 0 {
+        if magic != MAGIC || zero != 0 || flags & !(FLAG_PRIVILEGED | FLAG_LIMITS | FLAG_FILES) != 0
+        {
             return Err(SpecError::Layout);
         }
         let memory_bytes = u64::from(high) << 32 | u64::from(low);
@@ -181,6 +200,7 @@ impl Spec {
             host_pid,
             ids: Ids { uid, gid, own },
             limits: asked.then_some(limits),
+            role: if flags & FLAG_FILES == 0 { Role::Vmm } else { Role::FileServer },
             descriptors,
         };
         spec.validate()?;
@@ -207,6 +227,7 @@ mod tests {
                 cpu_percent: 250,
                 io_weight: 50,
             }),
+            role: Role::Vmm,
             descriptors: 2048,
         }
     }
@@ -214,7 +235,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let without = Spec { limits: None, ids: Ids { uid: 0, gid: 0, own: false }, ..spec() };
-        for spec in [spec(), without] {
+        let files = Spec { role: Role::FileServer, ..spec() };
+        for spec in [spec(), without, files] {
             assert_eq!(Spec::decode(&spec.encode()), Ok(spec));
         }
     }

@@ -27,26 +27,28 @@ pub enum Step {
     GroupNamespace = 10,
     /// The host's name is not seen.
     HostName = 11,
+    /// A file server's only: the process's own descriptors as a directory, of a mount that is nowhere.
+    Processes = 12,
     /// The root is an empty file system, and the only mount.
-    Root = 12,
+    Root = 13,
     /// Resource limits.
-    ResourceLimits = 13,
+    ResourceLimits = 14,
     /// Nothing that is executed can bring privileges.
-    NoNewPrivileges = 14,
+    NoNewPrivileges = 15,
     /// Landlock: nothing of what it knows is allowed.
-    Landlock = 15,
+    Landlock = 16,
     /// Every capability is gone, for ever.
-    Capabilities = 16,
+    Capabilities = 17,
     /// The process's memory is nobody's to read.
-    NotDumpable = 17,
+    NotDumpable = 18,
     /// System calls that the program's set-up does not need.
-    SystemCalls = 18,
+    SystemCalls = 19,
     /// The program is executed.
-    Execute = 19,
+    Execute = 20,
 }
 
 /// Every step, in order.
-pub const STEPS: [Step; 19] = [
+pub const STEPS: [Step; 20] = [
     Step::Descriptors,
     Step::Spec,
     Step::Host,
@@ -58,6 +60,7 @@ pub const STEPS: [Step; 19] = [
     Step::ParentDeath,
     Step::GroupNamespace,
     Step::HostName,
+    Step::Processes,
     Step::Root,
     Step::ResourceLimits,
     Step::NoNewPrivileges,
@@ -88,6 +91,7 @@ impl Step {
             Self::ParentDeath => "parent-death signal",
             Self::GroupNamespace => "control group namespace",
             Self::HostName => "host name",
+            Self::Processes => "own descriptors",
             Self::Root => "empty root",
             Self::ResourceLimits => "resource limits",
             Self::NoNewPrivileges => "no new privileges",
@@ -123,6 +127,10 @@ impl Step {
             Self::Root => {
                 "the kernel must allow a tmpfs in a user namespace, and this process's root must be \
                  a mount, not the kernel's first root file system"
+            }
+            Self::Processes => {
+                "the kernel must allow a proc file system in a user namespace: in a container, /proc must \
+                 not be covered in part"
             }
             Self::Host => "the process that started the jailer ended meanwhile: start it again",
             Self::Execute => "the program must be a static one, built for this processor",
@@ -222,7 +230,7 @@ mod tests {
         for report in reports {
             assert_eq!(Report::decode(&report.encode()), Some(report));
         }
-        for bad in [&[][..], &[0; 8], &[20, 0, 0, 0, 1, 0, 0, 0], &[1, 0, 1, 0, 0, 0, 0, 0]] {
+        for bad in [&[][..], &[0; 8], &[21, 0, 0, 0, 1, 0, 0, 0], &[1, 0, 1, 0, 0, 0, 0, 0]] {
             assert_eq!(Report::decode(bad), None, "{bad:?}");
         }
     }

@@ -10,7 +10,7 @@ fn last_errno() -> Errno {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
-fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
+pub(crate) fn check(result: libc::c_long) -> Result<libc::c_long, Errno> {
     if result < 0 { Err(last_errno()) } else { Ok(result) }
 }
 
@@ -19,9 +19,11 @@ macro_rules! call {
     ($number:expr $(, $argument:expr)* $(,)?) => {{
         // SAFETY: every pointer among the arguments is to a live value of the type that the call
         // takes, borrowed for the call by the enclosing function; the kernel keeps none of them.
-        check(unsafe { libc::syscall($number $(, $argument)*) })
+        $crate::sys::check(unsafe { libc::syscall($number $(, $argument)*) })
     }};
 }
+
+pub(crate) use call;
 
 /// Closes every descriptor from `first` on.
 ///

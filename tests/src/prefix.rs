@@ -43,6 +43,12 @@ impl Prefix {
         self.0.join("bin/cloister-jailer")
     }
 
+    /// The program that serves shared directories.
+    #[must_use]
+    pub fn file_server(&self) -> PathBuf {
+        self.0.join("bin/cloister-file-server")
+    }
+
     /// The guest's kernel.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {
@@ -72,6 +78,7 @@ impl Prefix {
             (self.program(), copy.program()),
             (self.vmm(), copy.vmm()),
             (self.jailer(), copy.jailer()),
+            (self.file_server(), copy.file_server()),
             (self.kernel(), copy.kernel()),
             (self.root(), copy.root()),
         ] {

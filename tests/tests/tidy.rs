@@ -19,6 +19,8 @@ const UNSAFE_MODULES: &[&str] = &[
     "host/src/control.rs",
     "host/src/launch/place.rs",
     "jailer/src/sys.rs",
+    "jailer/src/mount_calls.rs",
+    "file-server/src/sys.rs",
     "host/src/doctor/kernel.rs",
 ];
 /// Sibling crates that a crate may name in its manifest.
@@ -27,17 +29,20 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("vmm", &[]),
     ("guest-agent", &["cloister-protocol"]),
     ("jailer", &[]),
-    ("host", &["cloister-protocol", "cloister-vmm", "cloister-jailer"]),
+    ("file-server", &[]),
+    ("host", &["cloister-protocol", "cloister-vmm", "cloister-jailer", "cloister-file-server"]),
 ];
 /// Modules of `cloister-vmm` that the host may use: its spec types.
 const SPEC_MODULES: &[&str] = &["spec", "control", "exit"];
 /// File names that say nothing.
 const VAGUE: &[&str] = &["manager", "helper", "helpers", "utils", "util", "common", "misc"];
 /// Most packages in the lock file that are built on Linux. Half of them come with `oci-client`, which pulls
-/// images (HTTP, TLS, names of hosts), and are linked into `cloister` alone.
-const MAX_PACKAGES: usize = 225;
+/// images (HTTP, TLS, names of hosts), and are linked into `cloister` alone. 33 come with virtiofsd's library: most are its own program's (command line, log),
+/// of which the linker keeps nothing.
+const MAX_PACKAGES: usize = 258;
 /// Most packages that are linked into a program next to hostile bytes.
-const MAX_JAILED_PACKAGES: &[(&str, usize)] = &[("cloister-vmm", 32), ("cloister-guest-agent", 19)];
+const MAX_JAILED_PACKAGES: &[(&str, usize)] =
+    &[("cloister-vmm", 32), ("cloister-guest-agent", 19), ("cloister-file-server", 94)];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
@@ -113,9 +118,16 @@ fn unsafe_code_stays_where_it_is_listed() {
     let mut found = BTreeSet::new();
     for path in files(".rs") {
         let text = read(&path);
-        let product = ["vmm/src", "guest-agent/src", "host/src", "protocol/src", "jailer/src"]
-            .iter()
-            .any(|folder| path.starts_with(folder));
+        let product = [
+            "vmm/src",
+            "guest-agent/src",
+            "host/src",
+            "protocol/src",
+            "jailer/src",
+            "file-server/src",
+        ]
+        .iter()
+        .any(|folder| path.starts_with(folder));
         let dense: String = text.split_whitespace().collect();
         if product && !is_test(&path) && dense.contains("[expect(unsafe_code") {
             found.insert(path.to_string_lossy().into_owned());
@@ -202,6 +214,7 @@ fn check_quoted(path: &Path, quoted: &str, verbs: &BTreeSet<String>, complaints:
     let folders = [
         "vmm",
         "jailer",
+        "file-server",
         "host",
         "protocol",
         "guest-agent",

@@ -17,8 +17,8 @@ use crate::spec::VmSpec;
 pub const MAX_MESSAGE: usize = 8 << 10;
 /// Longest [`Exit::detail`] and [`ProbeReport::detail`], in bytes; the vmm cuts longer ones.
 pub const MAX_DETAIL: usize = 4 << 10;
-/// Most descriptors in one message: what [`Command::Start`] carries.
-pub const MAX_DESCRIPTORS: usize = 5;
+/// Most descriptors in one message: what [`Command::StartShared`] carries.
+pub const MAX_DESCRIPTORS: usize = 7;
 /// The descriptor on which the vmm finds its end of the control socket.
 pub const CONTROL_FD: i32 = 3;
 /// The guest's context id on vsock; every machine has its own device, so all can share it.
@@ -61,6 +61,10 @@ pub enum Command {
         /// The id of [`Event::Incoming`].
         id: u32,
     },
+    /// As [`Command::Start`], for a machine with shared directories. Two further descriptors: the bounce
+    /// area (a memfd sealed against resizing, of `SHARE_SLOTS * SHARE_SLOT_BYTES`); the socket to the
+    /// file server.
+    StartShared(VmSpec),
 }
 
 /// Vmm to host. Hostile after start: the host bounds and checks all of it.

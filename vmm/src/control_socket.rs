@@ -139,7 +139,7 @@ impl AsRawFd for ControlSocket {
 #[must_use]
 pub fn name(command: &Command) -> &'static str {
     match command {
-        Command::Start(_) => "start",
+        Command::Start(_) | Command::StartShared(_) => "start",
         Command::Probe => "probe",
         Command::Pause => "pause",
         Command::Resume => "resume",
@@ -154,6 +154,7 @@ pub fn name(command: &Command) -> &'static str {
 fn check_descriptors(command: &Command, got: usize) -> Result<(), ControlError> {
     let want = match command {
         Command::Start(_) => 5,
+        Command::StartShared(_) => 7,
         Command::Probe | Command::Connect { .. } | Command::Accept { .. } => 1,
         _ => 0,
     };

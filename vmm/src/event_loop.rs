@@ -32,6 +32,7 @@ const REPORTS: u32 = 1;
 const WATCHDOG: u32 = 2;
 const VSOCK: u32 = 0x1_0000;
 const RNG: u32 = 0x2_0000;
+const FS: u32 = 0x3_0000;
 const DEVICE_TOKENS: u32 = 0x1_0000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +144,7 @@ impl Loop {
     fn on_command(&mut self, command: Command, mut descriptors: Vec<OwnedFd>, ops: &mut EventOps) {
         let paused = self.phase != Phase::Running;
         match command {
-            Command::Start(_) | Command::Probe => {
+            Command::Start(_) | Command::StartShared(_) | Command::Probe => {
                 let message = control_socket::name(&command);
                 self.control_failed(&ControlError::Unexpected { message });
             }
@@ -243,6 +244,9 @@ impl Loop {
         self.watch_devices(ops);
         lock(&self.machine.vsock).kick();
         lock(&self.machine.rng).kick();
+        if let Some(fs) = &self.machine.fs {
+            lock(fs).kick();
+        }
         if std::mem::replace(&mut self.announced, true) {
             self.send(&Event::Resumed);
         } else {
@@ -261,6 +265,18 @@ impl Loop {
         if self.phase == Phase::Running {
             self.dead.fill(false);
             self.machine.vcpus.look();
+        }
+    }
+
+    /// A machine whose files are gone can't go on.
+    fn on_fs(&mut self, token: u32) {
+        let Some(fs) = &self.machine.fs else { return };
+        let mut fs = lock(fs);
+        fs.process(token);
+        let failure = fs.device().failure().map(str::to_owned);
+        drop(fs);
+        if let Some(failure) = failure {
+            self.end(ExitCode::FilesGone, failure);
         }
     }
 
@@ -315,6 +331,9 @@ impl Loop {
         };
         add(VSOCK, lock(&self.machine.vsock).event_sources());
         add(RNG, lock(&self.machine.rng).event_sources());
+        if let Some(fs) = &self.machine.fs {
+            add(FS, lock(fs).event_sources());
+        }
         events
     }
 }
@@ -331,7 +350,8 @@ impl MutEventSubscriber for Loop {
                 lock(&self.machine.vsock).process(token - VSOCK);
                 self.forward_vsock_events();
             }
-            token => lock(&self.machine.rng).process(token % DEVICE_TOKENS),
+            token @ RNG..FS => lock(&self.machine.rng).process(token % DEVICE_TOKENS),
+            token => self.on_fs(token - FS),
         }
     }
 

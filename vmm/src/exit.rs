@@ -30,6 +30,8 @@ pub enum ExitCode {
     GuestFault = 15,
     /// The host closed the control socket.
     HostGone = 16,
+    /// The file server ended, or broke the protocol.
+    FilesGone = 17,
 }
 
 impl From<ExitCode> for std::process::ExitCode {

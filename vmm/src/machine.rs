@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::bus::{Bus, SharedDevice};
 use crate::control::StartTimes;
 use crate::devices::serial::SerialLog;
-use crate::devices::virtio::{Device, Rng, Transport, Vsock};
+use crate::devices::virtio::{Device, Fs, Rng, Transport, Vsock};
 use crate::exit::ExitCode;
 use crate::kernel::{self, ImageError};
 use crate::kvm::{self, KvmError};
@@ -24,7 +24,8 @@ use crate::sys;
 use crate::vcpu::{Report, Surroundings, Vcpus};
 use crate::x86_64::{acpi, boot_params, registers};
 
-/// virtio-mmio devices, in the order of their registers: vsock, rng.
+/// virtio-mmio devices that every machine has, in the order of their registers: vsock, rng. Behind them,
+/// where there are shared directories, theirs.
 const DEVICES: u32 = 2;
 
 /// Why a machine could not be built.
@@ -90,12 +91,21 @@ pub struct Descriptors {
     pub root: File,
     /// The serial log.
     pub serial: File,
+    /// Bounce area and socket of the shared directories, if there are any.
+    pub shared: Option<(File, OwnedFd)>,
 }
 
 impl Descriptors {
-    /// In the order of the message; `None`: not five.
+    /// In the order of the message; `None`: neither five nor seven.
     #[must_use]
-    pub fn from_message(descriptors: Vec<OwnedFd>) -> Option<Self> {
+    pub fn from_message(mut descriptors: Vec<OwnedFd>) -> Option<Self> {
+        let shared = match descriptors.len() {
+            7 => {
+                let server = descriptors.pop()?;
+                Some((descriptors.pop()?.into(), server))
+            }
+            _ => None,
+        };
         let [kvm, memory, kernel, root, serial] = descriptors.try_into().ok()?;
         Some(Self {
             kvm,
@@ -103,6 +113,7 @@ impl Descriptors {
             kernel: kernel.into(),
             root: root.into(),
             serial: serial.into(),
+            shared,
         })
     }
 }
@@ -124,6 +135,8 @@ pub struct Machine {
     pub vsock: Arc<Mutex<Transport<Vsock>>>,
     /// Entropy.
     pub rng: Arc<Mutex<Transport<Rng>>>,
+    /// Shared directories, if there are any.
+    pub fs: Option<Arc<Mutex<Transport<Fs>>>>,
     /// The stages so far.
     pub times: StartTimes,
     /// Keeps the VM; closing it early would only cost time.
@@ -139,7 +152,7 @@ pub fn build(
     descriptors: Descriptors,
     mut times: StartTimes,
 ) -> Result<Machine, BuildError> {
-    let Descriptors { kvm, memory, kernel: mut kernel_file, root: mut root_file, serial } =
+    let Descriptors { kvm, memory, kernel: mut kernel_file, root: mut root_file, serial, shared } =
         descriptors;
     spec.validate()?;
     let memory = memory::map(&memory, spec.memory_bytes())?;
@@ -151,16 +164,18 @@ pub fn build(
     times.kvm_ns = sys::monotonic_ns();
 
     let loaded = kernel::load(&memory, &spec, &mut kernel_file, &mut root_file)?;
-    acpi::write(&memory, spec.vcpus, DEVICES).map_err(BuildError::Tables)?;
+    acpi::write(&memory, spec.vcpus, DEVICES + u32::from(shared.is_some()))
+        .map_err(BuildError::Tables)?;
     boot_params::write(&memory, spec.memory_bytes(), loaded.root).map_err(BuildError::Tables)?;
     times.loaded_ns = sys::monotonic_ns();
 
     let vsock = connect(&vm, 0, Vsock::new(), &memory)?;
     let rng = connect(&vm, 1, Rng::new(), &memory)?;
-    let bus = Arc::new(Bus::new(
-        SerialLog::new(serial),
-        vec![Arc::clone(&vsock) as SharedDevice, Arc::clone(&rng) as SharedDevice],
-    ));
+    let fs = shared.map(|(area, server)| connect(&vm, DEVICES, Fs::new(area, server), &memory));
+    let fs = fs.transpose()?;
+    let mut devices = vec![Arc::clone(&vsock) as SharedDevice, Arc::clone(&rng) as SharedDevice];
+    devices.extend(fs.iter().map(|fs| Arc::clone(fs) as SharedDevice));
+    let bus = Arc::new(Bus::new(SerialLog::new(serial), devices));
 
     if let Some(boot) = vcpus.first() {
         registers::set_pvh_entry(boot, loaded.entry).map_err(BuildError::BootVcpu)?;
@@ -175,7 +190,7 @@ pub fn build(
         Surroundings { bus: Arc::clone(&bus), reports: sender, wake: Arc::clone(&wake) };
     let vcpus = Vcpus::start(vcpus, &surroundings, seccomp::confine_vcpu)
         .map_err(BuildError::system("starting vCPU threads"))?;
-    Ok(Machine { spec, vcpus, reports, wake, bus, vsock, rng, times, _vm: vm })
+    Ok(Machine { spec, vcpus, reports, wake, bus, vsock, rng, fs, times, _vm: vm })
 }
 
 /// Makes a device's transport and connects it to the VM.

@@ -29,7 +29,7 @@ fn main() -> ProcessExit {
     };
     times.command_ns = sys::monotonic_ns();
     let exit = match (command, descriptors) {
-        (Command::Start(spec), descriptors) => {
+        (Command::Start(spec) | Command::StartShared(spec), descriptors) => {
             let Some(descriptors) = Descriptors::from_message(descriptors) else {
                 return ExitCode::Spec.into();
             };

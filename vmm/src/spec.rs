@@ -11,6 +11,12 @@ pub const MAX_MEMORY_MIB: u32 = 4 << 20;
 /// Longest extra command line, in bytes: the kernel's own limit (2048) less what the vmm adds.
 pub const MAX_EXTRA_CMDLINE: usize = 1024;
 
+/// Slots of the bounce area between the device of shared directories and the file server. The file
+/// server has the same number and its reason (`limits` there); a test of the host compares them.
+pub const SHARE_SLOTS: u32 = 18;
+/// Bytes of one slot: the longest request or reply, 1 MiB of data and what goes with it.
+pub const SHARE_SLOT_BYTES: usize = (1 << 20) + (4 << 10);
+
 /// A virtual machine's shape. Comes from the host in [`crate::control::Command::Start`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmSpec {

@@ -74,12 +74,16 @@ fn capabilities(kvm: &Kvm) -> Check {
 }
 
 /// The programs beside this one.
-pub(super) fn programs(files: &Files) -> [Check; 2] {
+pub(super) fn programs(files: &Files) -> [Check; 3] {
     let check = |name, role, path: &Path| match check_program(role, path) {
         Ok(()) => Check::new(name, Status::Ok, path.display().to_string()),
         Err(error) => failed_file(name, &error),
     };
-    [check("vmm", Role::Vmm, &files.vmm), check("jailer", Role::Jailer, &files.jailer)]
+    [
+        check("vmm", Role::Vmm, &files.vmm),
+        check("jailer", Role::Jailer, &files.jailer),
+        check("file-server", Role::FileServer, &files.file_server()),
+    ]
 }
 
 /// Runs the probe guest, unless what it needs is missing.

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 const VMM: &str = "cloister-vmm";
 /// The file beside `cloister` that starts it in its jail.
 const JAILER: &str = "cloister-jailer";
+/// The file beside it that serves shared directories.
+const FILE_SERVER: &str = "cloister-file-server";
 /// From the folder of `cloister` to that of the images.
 const IMAGES: &str = "../lib/cloister";
 const KERNEL: &str = "vmlinux";
@@ -55,6 +57,12 @@ impl Files {
             root: root.unwrap_or_else(|| images.join(ROOT)),
             kvm: PathBuf::from(KVM),
         }
+    }
+
+    /// The program that serves shared directories: beside the jailer.
+    #[must_use]
+    pub fn file_server(&self) -> PathBuf {
+        self.jailer.with_file_name(FILE_SERVER)
     }
 
     /// Opens the kernel for reading.
@@ -119,6 +127,8 @@ pub enum Role {
     Vmm,
     /// The program that starts it in its jail.
     Jailer,
+    /// The program that serves shared directories.
+    FileServer,
     /// The guest's kernel.
     Kernel,
     /// The guest's root.
@@ -132,6 +142,7 @@ impl std::fmt::Display for Role {
         f.write_str(match self {
             Self::Vmm => "the program cloister-vmm",
             Self::Jailer => "the program cloister-jailer",
+            Self::FileServer => "the program cloister-file-server",
             Self::Kernel => "the guest kernel",
             Self::Root => "the guest root",
             Self::Kvm => "the KVM device",
@@ -180,7 +191,7 @@ impl FileError {
             Self::NotRegular { role, .. } => (*role, None),
         };
         Some(match (role, source) {
-            (Role::Vmm | Role::Jailer, _) => {
+            (Role::Vmm | Role::Jailer | Role::FileServer, _) => {
                 "it must lie beside the program cloister; `make build` puts it there"
             }
             (Role::Kernel, _) => {

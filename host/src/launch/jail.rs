@@ -3,13 +3,16 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use cloister_jailer::spec::{Ids, Limits, Spec};
+use cloister_jailer::spec::{Ids, Limits, Role, Spec};
 use cloister_vmm::spec::VmSpec;
 
 use super::group::{Group, GroupError, Place};
 
 /// Descriptors that the vmm may have: a guest's 1024 streams, with room for all else.
 const MAX_DESCRIPTORS: u32 = 2048;
+/// Descriptors that a file server may have, if the host's hard limit allows: one for each file that a
+/// guest's kernel knows at once.
+const MAX_FILES: u32 = 1 << 20;
 /// Memory of the vmm itself beside the guest's, in bytes: program, heap, buffers of 1024 streams, and
 /// what KVM allocates for each machine.
 const OWN_MEMORY: u64 = 128 << 20;
@@ -108,6 +111,22 @@ impl JailSpec {
     /// # Errors
     /// There is no place for its control group, no controllers, or no free id.
     pub fn cell(&self, limits: Limits) -> Result<Cell, GroupError> {
+        self.cell_of(Role::Vmm, limits)
+    }
+
+    /// A cell for a file server.
+    ///
+    /// # Errors
+    /// As [`Self::cell`].
+    pub fn file_server_cell(&self) -> Result<Cell, GroupError> {
+        self.cell_of(Role::FileServer, limits_of_file_server())
+    }
+
+    fn cell_of(&self, role: Role, limits: Limits) -> Result<Cell, GroupError> {
+        let descriptors = match role {
+            Role::Vmm => MAX_DESCRIPTORS,
+            Role::FileServer => MAX_FILES,
+        };
         let place = self.place()?;
         let limits = (self.limits == LimitsWish::Asked).then_some(limits);
         let (host_pid, uid) = (std::process::id(), rustix::process::geteuid());
@@ -125,7 +144,7 @@ impl JailSpec {
             let (group, _) = place.make(&names, limits.is_some())?;
             (group, Ids { uid: uid.as_raw(), gid: gid.as_raw(), own: false })
         };
-        Ok(Cell { group, spec: Spec { host_pid, ids, limits, descriptors: MAX_DESCRIPTORS } })
+        Ok(Cell { group, spec: Spec { host_pid, ids, limits, role, descriptors } })
     }
 }
 
@@ -140,6 +159,13 @@ pub fn limits_of(vm: &VmSpec) -> Limits {
         cpu_percent: (vcpus + 1) * 100,
         io_weight: IO_WEIGHT,
     }
+}
+
+/// What a file server needs: its threads and buffers are small, but the host's kernel counts a kilobyte for
+/// each file that a guest knows, and the pages of files that are read and written.
+#[must_use]
+pub const fn limits_of_file_server() -> Limits {
+    Limits { memory_bytes: 1 << 30, pids: 16, cpu_percent: 200, io_weight: IO_WEIGHT }
 }
 
 /// What the probe guest needs.
@@ -167,10 +193,15 @@ mod tests {
     fn the_largest_machine_is_within_the_jailers_bounds() {
         let vm =
             VmSpec { vcpus: MAX_VCPUS, memory_mib: MAX_MEMORY_MIB, extra_cmdline: String::new() };
-        for limits in [limits_of(&vm), limits_of_probe()] {
+        for limits in [limits_of(&vm), limits_of_probe(), limits_of_file_server()] {
             let ids = Ids { uid: 1, gid: 1, own: true };
-            let spec =
-                Spec { host_pid: 1, ids, limits: Some(limits), descriptors: MAX_DESCRIPTORS };
+            let spec = Spec {
+                host_pid: 1,
+                ids,
+                limits: Some(limits),
+                role: Role::Vmm,
+                descriptors: MAX_FILES,
+            };
             assert_eq!(spec.validate(), Ok(()));
         }
     }

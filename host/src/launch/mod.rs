@@ -20,6 +20,8 @@ pub mod place;
 
 pub mod process;
 
+pub mod shares;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -39,6 +41,7 @@ use image::ImageError;
 use jail::{Cell, JailSpec};
 use memory::MemoryError;
 use process::{ProcessError, VmmProcess};
+use shares::{FileServer, Share, ShareError, Started};
 
 /// Most that is kept of the guest's serial log: a kernel panic with its backtrace fits ten times.
 pub const MAX_CONSOLE: usize = 64 << 10;
@@ -52,6 +55,8 @@ pub struct LaunchSpec {
     pub vm: VmSpec,
     /// How it is jailed.
     pub jail: JailSpec,
+    /// What is shared with the guest; nothing: it has no device for it. More can be added while it runs.
+    pub shares: Vec<Share>,
     /// From the start of the vmm's process to the supervisor's hello.
     pub start_limit: Duration,
     /// Where the serial log is kept.
@@ -66,6 +71,7 @@ impl LaunchSpec {
             files,
             vm,
             jail: JailSpec::default(),
+            shares: Vec::new(),
             start_limit: Duration::from_secs(60),
             console: Tail::new(MAX_CONSOLE),
         }
@@ -86,8 +92,16 @@ impl LaunchSpec {
         let root = self.files.open_root()?;
         image::check_root(&root).map_err(|source| LaunchError::image(&self.files.root, source))?;
         let kvm = self.files.open_kvm()?;
+        shares::check(&self.shares)?;
+        let files_cell = match self.shares.as_slice() {
+            [] => None,
+            _ => {
+                files::check_program(Role::FileServer, &self.files.file_server())?;
+                Some(self.jail.file_server_cell()?)
+            }
+        };
         let cell = self.jail.cell(jail::limits_of(&self.vm))?;
-        Ok(Prepared { spec: self, cell, kvm, kernel, root })
+        Ok(Prepared { spec: self, cell, files_cell, kvm, kernel, root })
     }
 }
 
@@ -96,6 +110,7 @@ impl LaunchSpec {
 pub struct Prepared {
     spec: LaunchSpec,
     cell: Cell,
+    files_cell: Option<Cell>,
     kvm: File,
     kernel: File,
     root: File,
@@ -108,6 +123,10 @@ pub struct Launched {
     pub process: VmmProcess,
     /// The host's end of its control socket.
     pub control: ControlSocket,
+    /// The file server's process, if there are shares.
+    pub files: Option<VmmProcess>,
+    /// Takes further shares.
+    pub file_server: Option<FileServer>,
     /// Reads the serial log into [`LaunchSpec::console`] until the vmm closes it.
     pub console: tokio::task::JoinHandle<()>,
 }
@@ -133,11 +152,16 @@ impl Prepared {
     /// The system refuses something; nothing runs then.
     pub async fn start(self) -> Result<Launched, LaunchError> {
         let memory = memory::guest_memory(self.spec.vm.memory_bytes())?;
+        let Files { vmm, jailer, .. } = &self.spec.files;
+        let mut started = None;
+        if let Some(cell) = self.files_cell {
+            let program = self.spec.files.file_server();
+            started = Some(FileServer::start(&program, jailer, cell, &self.spec.shares).await?);
+        }
         let (console_read, console_write) = console_pipe().map_err(LaunchError::Console)?;
         let (control, vmm_end) = ControlSocket::pair()?;
-        let Files { vmm, jailer, .. } = &self.spec.files;
         let process = VmmProcess::spawn(jailer, vmm, self.cell, vmm_end)?;
-        let descriptors = vec![
+        let mut descriptors = vec![
             OwnedFd::from(self.kvm),
             memory,
             OwnedFd::from(self.kernel),
@@ -145,9 +169,18 @@ impl Prepared {
             console_write,
         ];
         let console = tokio::spawn(self.spec.console.collect(console_read));
+        let (command, files, file_server) = match started {
+            None => (Command::Start(self.spec.vm), None, None),
+            Some(Started { process, server, for_vmm }) => {
+                descriptors.extend(for_vmm);
+                (Command::StartShared(self.spec.vm), Some(process), Some(server))
+            }
+        };
         // A vmm that is already gone is found and explained by whoever receives from it.
-        match control.send(&Packet::new(&Command::Start(self.spec.vm), descriptors)?).await {
-            Ok(()) | Err(ControlError::Send(_)) => Ok(Launched { process, control, console }),
+        match control.send(&Packet::new(&command, descriptors)?).await {
+            Ok(()) | Err(ControlError::Send(_)) => {
+                Ok(Launched { process, control, files, file_server, console })
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -192,6 +225,9 @@ pub enum LaunchError {
     /// The vmm can't be started.
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// A share can't be served.
+    #[error(transparent)]
+    Share(#[from] ShareError),
 }
 
 impl LaunchError {
@@ -211,6 +247,7 @@ impl LaunchError {
             Self::Image { source, .. } => Some(source.remedy()),
             Self::Group(error) => Some(error.remedy()),
             Self::Process(error) => Some(error.remedy()),
+            Self::Share(error) => error.remedy(),
         }
     }
 }

@@ -92,6 +92,28 @@ fn seal(file: File) -> io::Result<OwnedFd> {
 /// # Errors
 /// The system refuses.
 pub fn spawn(program: &Path, places: &[(OwnedFd, RawFd)], stderr: &OwnedFd) -> io::Result<Pid> {
+    spawn_with(program, None, places, stderr)
+}
+
+/// A descriptor of the same that lies above all places.
+///
+/// # Errors
+/// The system refuses.
+pub fn high(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(fd, ABOVE_PLACES)?)
+}
+
+/// The same with one argument.
+///
+/// # Errors
+/// The system refuses.
+pub fn spawn_with(
+    program: &Path,
+    argument: Option<&str>,
+    places: &[(OwnedFd, RawFd)],
+    stderr: &OwnedFd,
+) -> io::Result<Pid> {
+    let argument = argument.map(CString::new).transpose()?;
     let path = CString::new(program.as_os_str().as_bytes())?;
     let stderr = rustix::io::fcntl_dupfd_cloexec(stderr, ABOVE_PLACES)?;
     let mut actions = FileActions::new()?;
@@ -101,7 +123,8 @@ pub fn spawn(program: &Path, places: &[(OwnedFd, RawFd)], stderr: &OwnedFd) -> i
     for (fd, place) in places {
         actions.place(fd.as_raw_fd(), *place)?;
     }
-    let arguments = [path.as_ptr().cast_mut(), ptr::null_mut()];
+    let argument = argument.as_ref().map_or(ptr::null_mut(), |text| text.as_ptr().cast_mut());
+    let arguments = [path.as_ptr().cast_mut(), argument, ptr::null_mut()];
     let environment = [ptr::null_mut()];
     let mut pid = 0;
     // SAFETY: every pointer is to a live, NUL-terminated string or list, and the call keeps none.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use cloister_protocol::message;
 use cloister_vmm::control::{Command, Event};
-use cloister_vmm::exit::Exit;
+use cloister_vmm::exit::{Exit, ExitCode};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -253,9 +253,25 @@ impl Driver {
                 end
             }
         };
+        let end = self.finish_files(end).await;
         // Only the vmm held the console's other end.
         tokio::time::timeout(EXIT_LIMIT, &mut self.launched.console).await.ok();
         end
+    }
+}
+
+impl Driver {
+    /// Sees the file server off: without a vmm it ends by itself. If its end was the machine's, what it
+    /// said last is what matters.
+    async fn finish_files(&mut self, end: MachineEnd) -> MachineEnd {
+        let Some(mut files) = self.launched.files.take() else { return end };
+        let status = files.end(EXIT_LIMIT).await;
+        match end {
+            MachineEnd::Reported(Exit { code: ExitCode::FilesGone, detail }) => {
+                MachineEnd::Files { detail, status, stderr: files.stderr() }
+            }
+            end => end,
+        }
     }
 }
 

@@ -28,6 +28,20 @@ pub enum MachineEnd {
         /// The last of its standard error.
         stderr: Vec<u8>,
     },
+    /// The file server ended or broke its protocol, and the machine with it.
+    #[error(
+        "the machine ended, because {} (cloister-file-server: {})",
+        printable_line(detail),
+        describe_status(*.status)
+    )]
+    Files {
+        /// What the vmm saw of it.
+        detail: String,
+        /// How the process ended.
+        status: Option<ExitStatus>,
+        /// The last of its standard error.
+        stderr: Vec<u8>,
+    },
     /// The vmm broke the control protocol; it was killed.
     #[error("cloister-vmm was killed, because it broke the control protocol")]
     Control(#[source] ControlError),
@@ -109,6 +123,9 @@ impl MachineEnd {
             Self::Died { .. } | Self::Control(_) | Self::UnexpectedEvent => {
                 Some("this is a fault of cloister-vmm, or the guest has taken it over")
             }
+            Self::Files { .. } => {
+                Some("this is a fault of cloister-file-server, or its limits were reached")
+            }
             Self::Guest(_) | Self::SupervisorGone | Self::Killed => None,
         }
     }
@@ -142,6 +159,7 @@ fn describe(exit: &Exit) -> String {
         ExitCode::Panic => "the guest's kernel panicked",
         ExitCode::GuestFault => "the guest did something that no correct guest does",
         ExitCode::HostGone => "cloister-vmm lost its control socket",
+        ExitCode::FilesGone => "the file server ended",
     };
     let detail = printable_line(&exit.detail);
     if detail.is_empty() { what.to_owned() } else { format!("{what}: {detail}") }

@@ -27,6 +27,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::launch::LaunchSpec;
+use crate::launch::shares::{FileServer, Share, ShareError};
 use crate::tail::Tail;
 use driver::{Driver, Wish};
 use requests::Request;
@@ -99,6 +100,7 @@ pub struct Machine {
     report: StartReport,
     refused: Arc<AtomicU64>,
     vmm_id: Option<u32>,
+    file_server: Option<FileServer>,
 }
 
 impl Machine {
@@ -124,6 +126,7 @@ impl Machine {
         let (ended_told, mut ended) = watch::channel(None);
         let (progress_told, mut progress) = watch::channel((Stage::Spawned, report));
         let vmm_id = launched.process.id();
+        let file_server = launched.file_server.clone();
         let refused = Arc::new(AtomicU64::new(0));
         let driver = Driver::new(launched, request_queue, wish_seen, progress_told)
             .count_refused(Arc::clone(&refused));
@@ -147,7 +150,7 @@ impl Machine {
                 return Err(StartError::TimedOut { limit, stage });
             }
         };
-        Ok(Self { requests, wish, ended, console, report, refused, vmm_id })
+        Ok(Self { requests, wish, ended, console, report, refused, vmm_id, file_server })
     }
 
     /// When each stage of the start was reached.
@@ -191,6 +194,18 @@ impl Machine {
             requests: self.requests.clone(),
             ended: self.ended.clone(),
         })
+    }
+
+    /// Shares one more directory or file; the guest finds it at once in the directory of shares. Only for
+    /// a machine that was started with shares.
+    ///
+    /// # Errors
+    /// It can't be shared; nothing has changed then.
+    pub async fn add_share(&self, share: Share) -> Result<(), ShareError> {
+        match &self.file_server {
+            Some(server) => server.add(share).await,
+            None => Err(ShareError::None),
+        }
     }
 
     /// Connects to a port on which somebody in the guest listens.

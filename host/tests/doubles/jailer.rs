@@ -2,9 +2,12 @@
 
 use std::process::ExitCode;
 
+use cloister_jailer::{outside, share};
+
 fn main() -> ExitCode {
-    match cloister_jailer::outside::start() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
+    let done = match std::env::args().nth(1).as_deref() {
+        Some(share::ARGUMENT) => share::run().is_ok(),
+        _ => outside::start().is_ok(),
+    };
+    if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

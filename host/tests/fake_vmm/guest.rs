@@ -124,7 +124,9 @@ impl Guest {
                 }
                 Command::Connect { id, .. } => self.control.send(&VmmEvent::Refused { id }),
                 Command::Stop => crate::end(&self.control, ExitCode::Stopped),
-                Command::Start(_) | Command::Probe => unreachable!("{command:?} came late"),
+                Command::Start(_) | Command::StartShared(_) | Command::Probe => {
+                    unreachable!("{command:?} came late")
+                }
             }
         }
         self.kill_all();

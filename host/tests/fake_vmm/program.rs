@@ -90,8 +90,8 @@ fn report(control: &Control, code: u8) -> ExitCode {
 
 fn vmm_codes() -> Vec<vmm_exit::ExitCode> {
     use vmm_exit::ExitCode::{
-        GuestFault, Halted, Host, HostGone, Image, Kvm, KvmInternal, Panic, Reset, Spec, Stopped,
-        TripleFault,
+        FilesGone, GuestFault, Halted, Host, HostGone, Image, Kvm, KvmInternal, Panic, Reset, Spec,
+        Stopped, TripleFault,
     };
     vec![
         Stopped,
@@ -106,6 +106,7 @@ fn vmm_codes() -> Vec<vmm_exit::ExitCode> {
         Panic,
         GuestFault,
         HostGone,
+        FilesGone,
     ]
 }
 

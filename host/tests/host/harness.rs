@@ -49,6 +49,7 @@ impl Installation {
             ("cloister-without-limits", "cloister"),
             ("fake-vmm", "cloister-vmm"),
             (jailer, "cloister-jailer"),
+            ("file-server", "cloister-file-server"),
         ] {
             let double = doubles.join(double);
             assert!(double.exists(), "build the doubles first: cargo build -p cloister --examples");

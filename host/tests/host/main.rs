@@ -10,3 +10,5 @@ mod failures;
 mod machine;
 
 mod jail;
+
+mod shares;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use cloister_jailer::spec::{Ids, Spec};
+use cloister_jailer::spec::{Ids, Role, Spec};
 use cloister_jailer::step::{Failure, REPORT_LEN, Report};
 
 /// A failing test alone waits for it.
@@ -92,7 +92,7 @@ pub(crate) fn spec() -> Spec {
         let gid = unsafe { libc::getegid() };
         Ids { uid, gid, own: false }
     };
-    Spec { host_pid: std::process::id(), ids, limits: None, descriptors: 2048 }
+    Spec { host_pid: std::process::id(), ids, limits: None, role: Role::Vmm, descriptors: 2048 }
 }
 
 /// A memory file with these bytes, executable and not readable.
@@ -201,7 +201,7 @@ impl Start {
     }
 }
 
-fn socket_pair() -> (UnixDatagram, UnixDatagram) {
+pub(crate) fn socket_pair() -> (UnixDatagram, UnixDatagram) {
     let mut fds = [-1; 2];
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
     // SAFETY: room for two descriptors.

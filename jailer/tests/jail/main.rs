@@ -10,3 +10,5 @@ mod state;
 mod failures;
 
 mod ends;
+
+mod shares;

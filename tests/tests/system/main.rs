@@ -11,6 +11,8 @@ mod machines;
 mod many;
 /// What must be refused, with which words and which exit code.
 mod refusals;
+/// Directories of the host in the guest.
+mod shares;
 /// Signals to a command, with and without a terminal.
 mod signals;
 /// Standard streams: whole, apart, streamed, half-closed, slowed down, bounded.

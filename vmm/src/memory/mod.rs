@@ -28,10 +28,10 @@ const HUGE_BYTES: usize = 2 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The descriptor is not a memory file sealed against resizing.
-    #[error("guest memory descriptor: must be a memfd sealed against shrinking and growing")]
+    #[error("memory descriptor: must be a memfd sealed against shrinking and growing")]
     NotSealed,
     /// The descriptor has another size than the spec.
-    #[error("guest memory descriptor: holds {got} bytes, the spec says {want}")]
+    #[error("memory descriptor: holds {got} bytes, the spec says {want}")]
     Size {
         /// Bytes of the file.
         got: u64,
@@ -61,7 +61,7 @@ pub enum MemoryError {
 /// The descriptor is not what the contract of [`crate::control::Command::Start`] says, or mapping
 /// fails.
 pub fn map(file: &File, size: u64) -> Result<GuestMemoryMmap, MemoryError> {
-    check_descriptor(file, size)?;
+    check_sealed(file, size)?;
     let mut regions = Vec::with_capacity(2);
     let mut offset = 0;
     for RamRange { start, bytes } in layout::ram_ranges(size) {
@@ -76,7 +76,11 @@ pub fn map(file: &File, size: u64) -> Result<GuestMemoryMmap, MemoryError> {
     GuestMemoryMmap::from_regions(regions).map_err(MemoryError::Map)
 }
 
-fn check_descriptor(file: &File, want: u64) -> Result<(), MemoryError> {
+/// Checks that a memory file has a size and keeps it.
+///
+/// # Errors
+/// It does not.
+pub fn check_sealed(file: &File, want: u64) -> Result<(), MemoryError> {
     // SAFETY: F_GET_SEALS takes no argument and only reads the descriptor's state.
     let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
     let needed = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW;

@@ -9,6 +9,8 @@ mod peer;
 
 mod rng;
 
+mod fs;
+
 mod transport;
 
 mod vsock;

@@ -24,12 +24,15 @@ pub mod rng;
 
 pub mod rate;
 
+pub mod fs;
+
 pub mod vsock;
 
 pub mod sys;
 
 pub use device::Device;
 pub use fault::Fault;
+pub use fs::Fs;
 pub use rng::Rng;
 pub use transport::Transport;
 pub use vsock::Vsock;

@@ -1,0 +1,31 @@
+//! The file server: serves a team's shared directories to its virtual machine. See `ARCHITECTURE.md`.
+//!
+//! Other crates may use only [`spec`] and [`control`].
+
+pub mod spec;
+
+pub mod control;
+
+pub mod limits;
+
+pub mod process;
+
+pub mod decode;
+
+pub mod worker;
+
+pub mod memory;
+
+pub mod router;
+
+pub mod share;
+
+pub mod owner;
+
+pub mod locks;
+
+pub mod xattrs;
+
+pub mod seccomp;
+
+pub mod sys;

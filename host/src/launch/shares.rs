@@ -1,0 +1,371 @@
+//! Shared directories: their mounts, and the file server that serves them.
+//!
+//! A share begins as a descriptor that the caller has opened and judged. The jailer makes a mount of it
+//! that is nowhere, and the file server, in a jail of its own, is handed that mount and nothing else.
+
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloister_file_server::control::{Command, Event, MAX_DESCRIPTORS, MAX_MESSAGE, Refusal};
+use cloister_file_server::spec::{Kind, Owner, SLOT_BYTES, SLOTS, ShareSpec, SpecError};
+use cloister_jailer::share::{ARGUMENT, REPLY_LEN, Reply, Stage, WRITABLE};
+use cloister_jailer::spec::CONTROL_FD;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
+};
+use rustix::process::{WaitOptions, waitpid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::jail::Cell;
+use super::place;
+use super::process::{ProcessError, VmmProcess};
+use crate::text::printable_line;
+
+/// How long the jailer or the file server may take for one share. Milliseconds; seconds for one on a
+/// file system of another machine.
+const SHARE_LIMIT: Duration = Duration::from_secs(30);
+/// How long a file server that does not answer may take to end by itself.
+const END_LIMIT: Duration = Duration::from_secs(1);
+
+/// A directory or regular file to be shared.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Under which the guest finds it: 1 to 64 of `[a-z0-9._-]`.
+    pub name: String,
+    /// The directory or file itself, opened by the caller (`O_PATH` is enough). What its path becomes
+    /// later does not matter.
+    pub source: Arc<OwnedFd>,
+    /// Whether the guest may write.
+    pub writable: bool,
+    /// Whom the guest sees as owner.
+    pub owner: Owner,
+}
+
+/// Why something is not shared.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    /// Its name or owner is out of bounds.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Two have one name.
+    #[error("two shares have the name {name:?}")]
+    Twice {
+        /// The name.
+        name: String,
+    },
+    /// The jailer made no mount of it.
+    #[error("can't share {name:?}: {stage}")]
+    Mount {
+        /// The share.
+        name: String,
+        /// What was tried.
+        stage: Stage,
+        /// The system's error.
+        #[source]
+        source: io::Error,
+    },
+    /// The jailer ended without a word, or took too long.
+    #[error("can't share {name:?}: cloister-jailer did not answer")]
+    Silent {
+        /// The share.
+        name: String,
+    },
+    /// The file server does not serve it.
+    #[error("can't share {name:?}")]
+    Refused {
+        /// The share.
+        name: String,
+        /// Why.
+        #[source]
+        refusal: Refusal,
+    },
+    /// The file server ended, or said something that fits to nothing.
+    #[error("cloister-file-server did not answer as it should")]
+    Server,
+    /// The file server ended at its start.
+    #[error("cloister-file-server ended at its start ({}): {said}", describe_status(*.status))]
+    Ended {
+        /// How the process ended.
+        status: Option<ExitStatus>,
+        /// What it wrote to its standard error.
+        said: String,
+    },
+    /// The machine was started without shares, so it has no device for them.
+    #[error("the machine was started without shares, so none can be added")]
+    None,
+    /// The system refuses.
+    #[error("can't {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file server can't be started.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+}
+
+impl ShareError {
+    /// What a person can do about it.
+    #[must_use]
+    pub const fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::Mount { stage: Stage::Kind, .. } => Some("share a directory or a regular file"),
+            Self::Mount { stage: Stage::Again | Stage::Same, .. } => Some(
+                "it was moved or is out of this user's reach: name it anew, without symbolic links",
+            ),
+            Self::Mount { stage: Stage::Namespaces, .. } => {
+                Some("see the check user-namespaces of `cloister doctor`")
+            }
+            Self::Refused { refusal: Refusal::Open { .. }, .. } => {
+                Some("the file server's own user must be able to enter it")
+            }
+            Self::None => Some("start the machine with a share, or with one that is empty"),
+            Self::Process(error) => Some(error.remedy()),
+            _ => None,
+        }
+    }
+}
+
+fn describe_status(status: Option<ExitStatus>) -> String {
+    status.map_or_else(|| "its status is unknown".to_owned(), |status| status.to_string())
+}
+
+fn system(what: &'static str) -> impl Fn(rustix::io::Errno) -> ShareError {
+    move |errno| ShareError::System { what, source: errno.into() }
+}
+
+/// Checks what can be checked while nothing runs.
+///
+/// # Errors
+/// A name or an owner is out of bounds, or a name comes twice.
+pub fn check(shares: &[Share]) -> Result<(), ShareError> {
+    for (index, share) in shares.iter().enumerate() {
+        share.spec(Kind::Directory).validate()?;
+        if shares.iter().take(index).any(|other| other.name == share.name) {
+            return Err(ShareError::Twice { name: share.name.clone() });
+        }
+    }
+    Ok(())
+}
+
+impl Share {
+    fn spec(&self, kind: Kind) -> ShareSpec {
+        ShareSpec { name: self.name.clone(), kind, writable: self.writable, owner: self.owner }
+    }
+
+    /// Has the jailer make the mount. Waits for it.
+    fn mount(&self, jailer: &Path) -> Result<(OwnedFd, Kind), ShareError> {
+        let pair =
+            || socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let (ours, theirs) = pair().map_err(system("make a pair of sockets"))?;
+        set_socket_timeout(&ours, Timeout::Recv, Some(SHARE_LIMIT))
+            .map_err(system("set a time limit"))?;
+        let spawn = |source| ProcessError::Spawn { path: jailer.to_owned(), source };
+        let stderr = File::options().write(true).open("/dev/null").map_err(spawn)?;
+        let theirs = place::high(&theirs).map_err(spawn)?;
+        let pid =
+            place::spawn_with(jailer, Some(ARGUMENT), &[(theirs, CONTROL_FD)], &stderr.into());
+        let pid = pid.map_err(spawn)?;
+        let asked =
+            send(ours.as_fd(), &[u8::from(self.writable) * WRITABLE], &[self.source.as_fd()]);
+        let answer = asked.and_then(|()| receive_mount(ours.as_fd()));
+        // What has not answered by now has no reason to live.
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+        waitpid(Some(pid), WaitOptions::empty()).ok();
+        let name = self.name.clone();
+        match answer {
+            Ok((Some(Reply::Directory), Some(mount))) => Ok((mount, Kind::Directory)),
+            Ok((Some(Reply::File), Some(mount))) => Ok((mount, Kind::File)),
+            Ok((Some(Reply::Failed { stage, errno }), _)) => {
+                let source = io::Error::from_raw_os_error(errno);
+                Err(ShareError::Mount { name, stage, source })
+            }
+            _ => Err(ShareError::Silent { name }),
+        }
+    }
+}
+
+fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn receive_mount(socket: BorrowedFd<'_>) -> io::Result<(Option<Reply>, Option<OwnedFd>)> {
+    let mut buffer = [0; REPLY_LEN + 1];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let received = recvmsg(socket, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
+    let mut mount = None;
+    for message in ancillary.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = message {
+            mount = rights.last();
+        }
+    }
+    Ok((buffer.get(..received.bytes).and_then(Reply::decode), mount))
+}
+
+/// The host's end of a file server's control socket. A clone is the same one.
+#[derive(Clone, Debug)]
+pub struct FileServer {
+    socket: Arc<Mutex<AsyncFd<OwnedFd>>>,
+    jailer: PathBuf,
+}
+
+/// A file server that runs, and what the vmm needs of it.
+#[derive(Debug)]
+pub struct Started {
+    /// The process.
+    pub process: VmmProcess,
+    /// Takes further shares.
+    pub server: FileServer,
+    /// For the vmm: the bounce area, then the socket.
+    pub for_vmm: [OwnedFd; 2],
+}
+
+impl FileServer {
+    /// Starts the file server in its cell, and waits until it is confined and serves all of `shares`.
+    ///
+    /// The process is bound to the calling thread: when that ends, the kernel kills it.
+    ///
+    /// # Errors
+    /// A share can't be mounted or is refused, or the server does not start; nothing runs then.
+    pub async fn start(
+        program: &Path,
+        jailer: &Path,
+        cell: Cell,
+        shares: &[Share],
+    ) -> Result<Started, ShareError> {
+        let pair =
+            || socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+        let (control, control_end) = pair().map_err(system("make a pair of sockets"))?;
+        let (vmm_end, server_end) = pair().map_err(system("make a pair of sockets"))?;
+        rustix::io::ioctl_fionbio(&control, true).map_err(system("set up a socket"))?;
+        let control = place::watch(control)
+            .map_err(|source| ShareError::System { what: "watch a socket", source })?;
+        let area = bounce_area()?;
+        let mut process = VmmProcess::spawn(jailer, program, cell, control_end)?;
+        let server = Self { socket: Arc::new(Mutex::new(control)), jailer: jailer.to_owned() };
+        match server.begin(area.as_fd(), server_end, shares).await {
+            Ok(()) => {}
+            Err(ShareError::Server) => {
+                // It ended, and said why.
+                let status = process.end(END_LIMIT).await;
+                let said = printable_line(&String::from_utf8_lossy(&process.stderr()));
+                return Err(ShareError::Ended { status, said });
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(Started { process, server, for_vmm: [area, vmm_end] })
+    }
+
+    async fn begin(
+        &self,
+        area: BorrowedFd<'_>,
+        to_vmm: OwnedFd,
+        shares: &[Share],
+    ) -> Result<(), ShareError> {
+        if self.ask(&Command::Start, &[area, to_vmm.as_fd()]).await? != Event::Ready {
+            return Err(ShareError::Server);
+        }
+        for share in shares {
+            let (mount, kind) = share.mount(&self.jailer)?;
+            self.hand_over(share.spec(kind), mount).await?;
+        }
+        Ok(())
+    }
+
+    /// Shares one more; the guest finds it at once.
+    ///
+    /// # Errors
+    /// It can't be mounted, or the server refuses it; nothing has changed then.
+    pub async fn add(&self, share: Share) -> Result<(), ShareError> {
+        check(std::slice::from_ref(&share))?;
+        let jailer = self.jailer.clone();
+        let spec = share.spec(Kind::Directory);
+        let made = tokio::task::spawn_blocking(move || share.mount(&jailer)).await;
+        let (mount, kind) = made.map_err(|_| ShareError::Silent { name: spec.name.clone() })??;
+        self.hand_over(ShareSpec { kind, ..spec }, mount).await
+    }
+
+    async fn hand_over(&self, spec: ShareSpec, mount: OwnedFd) -> Result<(), ShareError> {
+        let name = spec.name.clone();
+        match self.ask(&Command::Add(spec), &[mount.as_fd()]).await? {
+            Event::Added => Ok(()),
+            Event::Refused(refusal) => Err(ShareError::Refused { name, refusal }),
+            Event::Ready => Err(ShareError::Server),
+        }
+    }
+
+    /// One question and its answer at a time.
+    async fn ask(
+        &self,
+        command: &Command,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<Event, ShareError> {
+        let bytes = postcard::to_allocvec(command).map_err(|_| ShareError::Server)?;
+        let exchange = async {
+            let socket = self.socket.lock().await;
+            let written =
+                socket.async_io(Interest::WRITABLE, |fd| send(fd.as_fd(), &bytes, descriptors));
+            written.await.map_err(|_| ShareError::Server)?;
+            let mut buffer = [0; MAX_MESSAGE + 1];
+            let read = socket.async_io(Interest::READABLE, |fd| {
+                Ok(recv(fd, &mut buffer, RecvFlags::empty())?.0)
+            });
+            let length = read.await.map_err(|_| ShareError::Server)?;
+            let packet = buffer.get(..length).filter(|packet| packet.len() <= MAX_MESSAGE);
+            match packet.and_then(|packet| postcard::take_from_bytes(packet).ok()) {
+                Some((event, [])) => Ok(event),
+                _ => Err(ShareError::Server),
+            }
+        };
+        timeout(SHARE_LIMIT, exchange).await.unwrap_or(Err(ShareError::Server))
+    }
+}
+
+/// The slots between vmm and file server: of a fixed size, and empty pages until they are used.
+fn bounce_area() -> Result<OwnedFd, ShareError> {
+    let make = || {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let area = memfd_create("shares", flags)?;
+        rustix::fs::ftruncate(&area, u64::from(SLOTS) * SLOT_BYTES as u64)?;
+        fcntl_add_seals(&area, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        Ok(area)
+    };
+    make().map_err(system("make the bounce area"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vmm_and_file_server_mean_the_same_slots() {
+        assert_eq!(cloister_vmm::spec::SHARE_SLOTS, SLOTS);
+        assert_eq!(cloister_vmm::spec::SHARE_SLOT_BYTES, SLOT_BYTES);
+        assert_eq!(cloister_jailer::spec::PROCESSES_FD, cloister_file_server::control::PROC_FD);
+        let name = cloister_jailer::share::FILE_NAME.to_str().unwrap();
+        assert_eq!(name, cloister_file_server::spec::FILE_NAME);
+    }
+}

@@ -202,6 +202,10 @@ impl Guest {
             }
             Request::Ping { token } => send(stream, &Event::Pong { token }),
             // The commands go with the control group; killed here, one could be told first.
+            other @ (Request::CreateAgent(_)
+            | Request::RemoveAgent { .. }
+            | Request::AgentUsage { .. }
+            | Request::Copy(_)) => panic!("{other:?} to a machine without agents"),
             Request::PowerOff => crate::end(&self.control, ExitCode::Stopped),
         }
     }

@@ -12,12 +12,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use cloister_protocol::VERSION;
+use cloister_protocol::agent::Place;
 use cloister_protocol::frame::{self, Decoder};
 use cloister_protocol::message::{Event, Exec, ExitStatus, Request, Stdio, WindowSize};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
 
+use crate::agent::{Bounds, Common, Shares};
 use crate::command::Groups;
 use crate::host::Host;
 use crate::log::{Log, chain};
@@ -38,6 +40,8 @@ pub(crate) struct Bed {
     received: Vec<u8>,
     directory: PathBuf,
     group: PathBuf,
+    /// Whether its control groups have controllers.
+    bounded: bool,
     supervisor: Option<Pid>,
     next_port: u32,
 }
@@ -85,16 +89,18 @@ impl Bed {
         );
         let directory = std::env::temp_dir().join(&name);
         std::fs::create_dir(&directory).unwrap();
-        let group = make_group(&name);
+        std::fs::create_dir(directory.join("shares")).unwrap();
+        let (group, bounded) = make_group(&name);
         let (control, theirs) = UnixStream::pair().unwrap();
         control.set_read_timeout(Some(PATIENCE)).unwrap();
-        let supervisor = fork_supervisor(theirs, &directory, &group);
+        let supervisor = fork_supervisor(theirs, &directory, &group, bounded);
         Self {
             control,
             decoder: Decoder::new(),
             received: Vec::new(),
             directory,
             group,
+            bounded,
             supervisor: Some(supervisor),
             next_port: 2,
         }
@@ -136,6 +142,7 @@ impl Bed {
         let arguments = ["sh", "-c", shell].map(|one| one.as_bytes().to_vec()).to_vec();
         Exec {
             id,
+            place: Place::Machine,
             arguments,
             environment: vec![(b"PATH".to_vec(), b"/usr/bin:/bin".to_vec())],
             directory: b"/".to_vec(),
@@ -210,6 +217,17 @@ impl Bed {
 
     pub(crate) fn group(&self) -> &Path {
         &self.group
+    }
+
+    /// Whether agents' bounds can be kept here.
+    pub(crate) const fn is_bounded(&self) -> bool {
+        self.bounded
+    }
+
+    /// A port of the host that was not used yet.
+    pub(crate) fn new_port(&mut self) -> u32 {
+        self.next_port += 1;
+        self.next_port - 1
     }
 
     pub(crate) fn directory(&self) -> &Path {
@@ -302,20 +320,32 @@ fn remove_groups(group: &Path) -> bool {
     std::fs::remove_dir(group).is_ok()
 }
 
-/// Below the group that the test is in, which its user may own, or below the root.
-fn make_group(name: &str) -> PathBuf {
+/// Below the root if its controllers can be had there, else below the group that the test is in,
+/// which its user may own. And whether it has controllers.
+fn make_group(name: &str) -> (PathBuf, bool) {
     let memberships = std::fs::read_to_string("/proc/self/cgroup").unwrap();
     let own = memberships.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    HIERARCHIES
+    let control = |group: &Path| {
+        let file = group.join("cgroup.subtree_control");
+        file.exists() && std::fs::write(file, "+cpu +memory +pids").is_ok()
+    };
+    let root = Path::new(HIERARCHIES[0]);
+    if control(root) {
+        let group = root.join(name);
+        std::fs::create_dir(&group).unwrap();
+        return (group.clone(), control(&group));
+    }
+    let group = HIERARCHIES
         .iter()
         .flat_map(|root| [Path::new(root).join(own), PathBuf::from(root)])
         .filter(|parent| parent.join("cgroup.kill").exists() || parent.join("cgroup.stat").exists())
         .map(|parent| parent.join(name))
         .find(|group| std::fs::create_dir(group).is_ok())
-        .expect("these tests need a cgroup v2 hierarchy where they may make a group (as root)")
+        .expect("these tests need a cgroup v2 hierarchy where they may make a group (as root)");
+    (group, false)
 }
 
-fn fork_supervisor(control: UnixStream, directory: &Path, group: &Path) -> Pid {
+fn fork_supervisor(control: UnixStream, directory: &Path, group: &Path, bounded: bool) -> Pid {
     control.set_nonblocking(true).unwrap();
     // SAFETY: the child has the one thread that called; glibc keeps its allocator usable in it, it
     // takes no other lock, and it leaves by `_exit`.
@@ -323,13 +353,14 @@ fn fork_supervisor(control: UnixStream, directory: &Path, group: &Path) -> Pid {
     if child != 0 {
         return Pid::from_raw(child).expect("a child");
     }
-    let code = std::panic::catch_unwind(|| be_supervisor(control, directory, group)).unwrap_or(101);
+    let code = std::panic::catch_unwind(|| be_supervisor(control, directory, group, bounded))
+        .unwrap_or(101);
     // SAFETY: ends this process without running what belongs to the test's.
     unsafe { libc::_exit(code) }
 }
 
 /// Serves in the forked process.
-fn be_supervisor(control: UnixStream, directory: &Path, group: &Path) -> i32 {
+fn be_supervisor(control: UnixStream, directory: &Path, group: &Path, bounded: bool) -> i32 {
     // Other tests' descriptors are inherited too; kept open here, they would never see an end.
     // SAFETY: the target descriptor is closed by it and belongs to another test's objects, whose
     // destructors never run in this process.
@@ -353,7 +384,9 @@ fn be_supervisor(control: UnixStream, directory: &Path, group: &Path) -> i32 {
     let log = Log::to(output);
     let host = UnixHost { directory: directory.to_path_buf() };
     let groups = Groups::open(group.to_str().unwrap()).unwrap();
-    match Server::new(control, &host, &groups, &log).and_then(|server| server.run(1)) {
+    let bounds = if bounded { Bounds::Kept } else { Bounds::Absent };
+    let common = Common::new(Shares::Mounted(directory.join("shares")), bounds);
+    match Server::new(control, &host, &groups, &log, common).and_then(|server| server.run(1)) {
         Ok(()) => 0,
         Err(error) => {
             log.fatal(&error);

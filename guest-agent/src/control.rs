@@ -106,7 +106,7 @@ impl Control {
         Ok(request)
     }
 
-    /// Checks everything but commands, whose faults are answered and not fatal.
+    /// Checks everything but commands and agents, whose faults are answered and not fatal.
     fn admit(&mut self, request: Request) -> Result<Option<Request>, ControlError> {
         match request {
             Request::Hello { version } if !self.greeted => {
@@ -117,7 +117,7 @@ impl Control {
             }
             Request::Hello { .. } => return Err(ControlError::Greeting),
             _ if !self.greeted => return Err(ControlError::Greeting),
-            Request::Exec(_) => {}
+            Request::Exec(_) | Request::Copy(_) | Request::CreateAgent(_) => {}
             ref other => other.validate()?,
         }
         Ok(Some(request))

@@ -19,6 +19,12 @@ mod control;
 
 mod command;
 
+mod agent;
+
+mod copy;
+
+mod message;
+
 mod stream;
 
 mod terminal;
@@ -30,6 +36,20 @@ mod reaper;
 mod poller;
 
 mod sys;
+
+mod kernel;
+
+#[cfg(test)]
+#[path = "agent_test.rs"]
+mod agent_test;
+
+#[cfg(test)]
+#[path = "bounds_test.rs"]
+mod bounds_test;
+
+#[cfg(test)]
+#[path = "isolation_test.rs"]
+mod isolation_test;
 
 #[cfg(test)]
 #[path = "bed_test.rs"]
@@ -43,6 +63,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit};
 use rustix::system::RebootCommand;
 
+use crate::agent::{Bounds, Common, Shares};
 use crate::command::Groups;
 use crate::host::{Host, Vsock};
 use crate::log::Log;
@@ -109,7 +130,8 @@ fn boot_and_serve(start_tsc: u64) -> Result<(), Fatal> {
         Err(_) if announced => stay_up()?,
         Err(error) => return Err(Fatal::Connect(error)),
     };
-    Server::new(control, &Vsock, &groups, &log)?.run(start_tsc)?;
+    Server::new(control, &Vsock, &groups, &log, Common::new(Shares::Device, Bounds::Kept))?
+        .run(start_tsc)?;
     Ok(())
 }
 

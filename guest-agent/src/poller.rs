@@ -23,6 +23,21 @@ pub(crate) enum Owner {
     Children,
     /// A part of the command with this serial number.
     Command(u64, Part),
+    /// A part of the agent with this serial number.
+    Agent(u64, AgentPart),
+}
+
+/// A part of an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AgentPart {
+    /// Where its init tells how the making of its container goes.
+    Report,
+    /// Its control group's events.
+    Group,
+    /// The count of processes that were killed for want of memory.
+    Memory,
+    /// The count of processes that were refused.
+    Processes,
 }
 
 /// A part of a command.
@@ -34,6 +49,8 @@ pub(crate) enum Part {
     Timer,
     /// Its control group's events.
     Group,
+    /// Programs that it is about to execute, and that the supervisor is asked about.
+    Asked,
     /// An end of the stream with this number.
     Stream(u8),
 }
@@ -76,6 +93,11 @@ impl Owner {
     const REPORT: u8 = 0xff;
     const TIMER: u8 = 0xfe;
     const GROUP: u8 = 0xfd;
+    const ASKED: u8 = 0xfc;
+    const AGENT_REPORT: u8 = 0xef;
+    const AGENT_GROUP: u8 = 0xee;
+    const AGENT_MEMORY: u8 = 0xed;
+    const AGENT_PROCESSES: u8 = 0xec;
 
     /// Serial number and part in one word; serial numbers begin with 1.
     const fn token(self) -> u64 {
@@ -87,7 +109,17 @@ impl Owner {
                     Part::Report => Self::REPORT,
                     Part::Timer => Self::TIMER,
                     Part::Group => Self::GROUP,
+                    Part::Asked => Self::ASKED,
                     Part::Stream(index) => index,
+                };
+                (serial << 8) | part as u64
+            }
+            Self::Agent(serial, part) => {
+                let part = match part {
+                    AgentPart::Report => Self::AGENT_REPORT,
+                    AgentPart::Group => Self::AGENT_GROUP,
+                    AgentPart::Memory => Self::AGENT_MEMORY,
+                    AgentPart::Processes => Self::AGENT_PROCESSES,
                 };
                 (serial << 8) | part as u64
             }
@@ -96,6 +128,7 @@ impl Owner {
 
     fn from_token(token: u64) -> Option<Self> {
         let [part, ..] = token.to_le_bytes();
+        let agent = |part| Some(Self::Agent(token >> 8, part));
         let part = match (token >> 8, part) {
             (0, 0) => return Some(Self::Control),
             (0, 1) => return Some(Self::Children),
@@ -103,6 +136,11 @@ impl Owner {
             (_, Self::REPORT) => Part::Report,
             (_, Self::TIMER) => Part::Timer,
             (_, Self::GROUP) => Part::Group,
+            (_, Self::ASKED) => Part::Asked,
+            (_, Self::AGENT_REPORT) => return agent(AgentPart::Report),
+            (_, Self::AGENT_GROUP) => return agent(AgentPart::Group),
+            (_, Self::AGENT_MEMORY) => return agent(AgentPart::Memory),
+            (_, Self::AGENT_PROCESSES) => return agent(AgentPart::Processes),
             (_, index) => Part::Stream(index),
         };
         Some(Self::Command(token >> 8, part))
@@ -111,7 +149,7 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
-    use super::{Owner, Part};
+    use super::{AgentPart, Owner, Part};
 
     #[test]
     fn tokens_come_back() {
@@ -122,6 +160,11 @@ mod tests {
             Owner::Command(2, Part::Timer),
             Owner::Command(300, Part::Group),
             Owner::Command(u64::MAX >> 8, Part::Stream(2)),
+            Owner::Command(3, Part::Asked),
+            Owner::Agent(3, AgentPart::Report),
+            Owner::Agent(3, AgentPart::Group),
+            Owner::Agent(3, AgentPart::Memory),
+            Owner::Agent(3, AgentPart::Processes),
         ] {
             assert_eq!(Owner::from_token(owner.token()), Some(owner));
         }

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use cloister_protocol::VERSION;
+use cloister_protocol::agent::AgentSpec;
+use cloister_protocol::check::printable_detail;
 use cloister_protocol::limits::MAX_COMMANDS;
 use cloister_protocol::message::{Event, Exec, Request};
 use rustix::io::Errno;
 
+use crate::agent::{Agent, Around, Common};
 use crate::command::{Command, Failure, Groups, Surroundings};
 use crate::control::{Control, ControlError};
 use crate::host::Host;
@@ -37,7 +40,9 @@ pub(crate) struct Server<'a> {
     children: OwnedFd,
     /// By their serial numbers.
     commands: BTreeMap<u64, Command>,
-    /// The last command's serial number.
+    /// What agents share.
+    common: Common,
+    /// The serial number of the last command or agent.
     serial: u64,
     /// There may be dead children left from the last turn.
     unreaped: bool,
@@ -54,6 +59,7 @@ impl<'a> Server<'a> {
         host: &'a dyn Host,
         groups: &'a Groups,
         log: &'a Log,
+        common: Common,
     ) -> Result<Self, ServeError> {
         let poller = Poller::new().map_err(ServeError::Poll)?;
         let children = sys::child_signals().map_err(ServeError::Children)?;
@@ -61,10 +67,19 @@ impl<'a> Server<'a> {
         poller.watch(&control, Owner::Control).map_err(ServeError::Poll)?;
         let scratch = vec![0; CHUNK];
         Ok(Self {
-            around: Surroundings { host, groups, log, poller, scratch, events: Vec::new() },
+            around: Surroundings {
+                host,
+                groups,
+                agents: BTreeMap::new(),
+                log,
+                poller,
+                scratch,
+                events: Vec::new(),
+            },
             control: Control::new(control),
             children,
             commands: BTreeMap::new(),
+            common,
             serial: 0,
             unreaped: false,
             unheard: false,
@@ -81,6 +96,9 @@ impl<'a> Server<'a> {
         for command in self.commands.values() {
             command.kill(&self.around);
         }
+        for agent in self.around.agents.values() {
+            agent.kill(self.around.log);
+        }
         result
     }
 
@@ -96,6 +114,7 @@ impl<'a> Server<'a> {
             }
             self.reap();
             self.hear()?;
+            self.end_agents();
             self.commands.retain(|_, command| !command.is_over());
             self.answer()?;
         }
@@ -117,7 +136,49 @@ impl<'a> Server<'a> {
                     command.happened(part, &mut self.around);
                 }
             }
+            Owner::Agent(serial, part) => {
+                self.with_agent(
+                    |agent| agent.serial() == serial,
+                    |agent, around| {
+                        agent.happened(part, around);
+                    },
+                );
+            }
         }
+    }
+
+    /// Does something with the agent that is meant, if there is one.
+    fn with_agent(
+        &mut self,
+        is_meant: impl Fn(&Agent) -> bool,
+        act: impl FnOnce(&mut Agent, &mut Around<'_>),
+    ) {
+        let Surroundings { groups, agents, log, poller, events, .. } = &mut self.around;
+        let mut around = Around { groups, poller, log, events };
+        if let Some(agent) = agents.values_mut().find(|agent| is_meant(agent)) {
+            act(agent, &mut around);
+        }
+    }
+
+    /// Takes agents away of which nothing is left, after their commands.
+    fn end_agents(&mut self) {
+        let ending = self.around.agents.values().filter(|agent| agent.is_ending());
+        let ending: Vec<u32> = ending.map(Agent::number).collect();
+        for number in ending {
+            let commands = self.commands.values_mut().filter(|one| one.is_of(number));
+            let mut has_commands = false;
+            for command in commands {
+                command.agent_ends(&mut self.around);
+                has_commands |= !command.has_ended();
+            }
+            self.with_agent(
+                |agent| agent.number() == number,
+                |agent, around| {
+                    agent.end_when_empty(has_commands, around);
+                },
+            );
+        }
+        self.around.agents.retain(|_, agent| !agent.is_over());
     }
 
     /// Takes dead children away and tells the commands.
@@ -137,6 +198,8 @@ impl<'a> Server<'a> {
                 self.commands.values_mut().find(|command| command.process() == Some(process));
             if let Some(command) = owner {
                 command.reaped(status, &mut self.around);
+            } else {
+                self.with_agent(|agent| agent.process() == Some(process), Agent::reaped);
             }
         }
         // A group's event may be late by the 10 ms that the kernel limits them to; an orphan's
@@ -170,6 +233,34 @@ impl<'a> Server<'a> {
                     self.around.events.push(failure.event(id));
                 }
             }
+            Request::CreateAgent(spec) => {
+                if let Err(event) = self.create_agent(&spec) {
+                    self.around.events.push(event);
+                }
+            }
+            // An agent may have ended while the request was on its way: no fault of the host.
+            Request::RemoveAgent { agent } => {
+                self.with_agent(|one| one.number() == agent, Agent::remove);
+            }
+            Request::AgentUsage { agent } => {
+                self.with_agent(
+                    |one| one.number() == agent,
+                    |one, around| {
+                        around.events.push(Event::AgentUsage { agent, usage: one.usage() });
+                    },
+                );
+            }
+            Request::Copy(copy) => {
+                let id = copy.id;
+                let begun = self.admit(id).and_then(|serial| {
+                    let command = Command::copy(copy, serial, &self.around)?;
+                    self.commands.insert(serial, command);
+                    Ok(())
+                });
+                if let Err(failure) = begun {
+                    self.around.events.push(failure.event(id));
+                }
+            }
             // A command may have ended while the request was on its way: no fault of the host.
             Request::Signal { id, signal } => {
                 if let Some(command) = self.by_id(id) {
@@ -187,15 +278,36 @@ impl<'a> Server<'a> {
     }
 
     fn begin(&mut self, exec: Exec) -> Result<(), Failure> {
-        if self.by_id(exec.id).is_some() {
+        let serial = self.admit(exec.id)?;
+        let command = Command::new(exec, serial, &self.around)?;
+        self.commands.insert(serial, command);
+        Ok(())
+    }
+
+    /// Whether one more command with this id can be had: its serial number.
+    fn admit(&mut self, id: u32) -> Result<u64, Failure> {
+        if self.by_id(id).is_some() {
             return Err(Failure::IdInUse);
         }
         if self.commands.len() >= MAX_COMMANDS {
             return Err(Failure::TooMany);
         }
         self.serial = self.serial.saturating_add(1);
-        let command = Command::new(exec, self.serial, &self.around)?;
-        self.commands.insert(self.serial, command);
+        Ok(self.serial)
+    }
+
+    fn create_agent(&mut self, spec: &AgentSpec) -> Result<(), Event> {
+        let agent = spec.agent;
+        let failed = |detail: String| Event::AgentFailed { agent, detail };
+        spec.validate().map_err(|broken| failed(printable_detail(&broken.to_string())))?;
+        if self.around.agents.contains_key(&agent) {
+            return Err(failed("the number is in use".to_owned()));
+        }
+        self.serial = self.serial.saturating_add(1);
+        let Surroundings { groups, agents, log, poller, events, .. } = &mut self.around;
+        let around = Around { groups, poller, log, events };
+        let made = Agent::new(spec, self.serial, &mut self.common, &around)?;
+        agents.insert(agent, made);
         Ok(())
     }
 

@@ -420,7 +420,7 @@ fn assert_ends(bytes: &[u8], why: &str) {
 fn hostile_frames_end_it() {
     assert_ends(&u32::MAX.to_le_bytes(), "over the limit of 262144");
     assert_ends(&[1, 0, 0, 0, 99], "is not a message");
-    assert_ends(&[2, 0, 0, 0, 5, 5], "1 bytes after its message");
+    assert_ends(&[2, 0, 0, 0, 9, 9], "1 bytes after its message");
     let signal = Request::Signal { id: 1, signal: 99 };
     assert_ends(&cloister_protocol::frame::encode(&signal).unwrap(), "99 is not a signal");
     let hello = Request::Hello { version: VERSION };
@@ -436,7 +436,7 @@ fn the_greeting_comes_first_and_has_the_version() {
     let mut bed = Bed::start_silently();
     bed.send(&Request::Hello { version: VERSION + 1 });
     let (content, log) = bed.end();
-    assert!(!content && log.contains("protocol version 2, not 1"), "{log}");
+    assert!(!content && log.contains("protocol version 3, not 2"), "{log}");
 }
 
 #[test]

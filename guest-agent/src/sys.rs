@@ -130,11 +130,21 @@ impl StringList {
 /// code it returns. For a process with one thread only, which the supervisor is; `child` should
 /// still neither allocate nor lock, so that it stays right where tests have more.
 pub(crate) fn fork(group: Option<BorrowedFd<'_>>, child: impl FnOnce() -> u8) -> Result<Pid> {
+    fork_with(group, 0, child)
+}
+
+/// The same for a process that is born in new namespaces (`CLONE_NEW*`).
+pub(crate) fn fork_with(
+    group: Option<BorrowedFd<'_>>,
+    namespaces: u64,
+    child: impl FnOnce() -> u8,
+) -> Result<Pid> {
     // SAFETY: all-zero is this structure's "nothing asked for".
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     arguments.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+    arguments.flags = namespaces;
     if let Some(group) = group {
-        arguments.flags = CLONE_INTO_CGROUP;
+        arguments.flags |= CLONE_INTO_CGROUP;
         arguments.cgroup = u64::from(group.as_raw_fd().unsigned_abs());
     }
     // SAFETY: the structure has the size given and outlives the call. Memory is copied and not

@@ -12,16 +12,20 @@ use rustix::termios::{SpecialCodeIndex, Winsize, tcgetattr, tcgetpgrp, tcsetwins
 /// What terminals are set to when nobody has changed it: control-D.
 const USUAL_END_OF_INPUT: u8 = 4;
 
-/// Makes a terminal: its master, which doesn't block, and the command's side.
-pub(crate) fn open(size: WindowSize) -> Result<(OwnedFd, OwnedFd)> {
+/// Makes a terminal of the machine: its master, and the command's side.
+pub(crate) fn open() -> Result<(OwnedFd, OwnedFd)> {
     let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let master = openpt(flags)?;
-    rustix::fs::fcntl_setfl(&master, OFlags::NONBLOCK)?;
     unlockpt(&master)?;
     // By the master and not by a path, so that it is this terminal whatever /dev/pts is.
     let slave = ioctl_tiocgptpeer(&master, flags)?;
-    resize(&master, size)?;
     Ok((master, slave))
+}
+
+/// Gives a terminal its first size; its master doesn't block from now on.
+pub(crate) fn prepare(master: impl AsFd, size: WindowSize) -> Result<()> {
+    rustix::fs::fcntl_setfl(&master, OFlags::NONBLOCK)?;
+    resize(master, size)
 }
 
 /// Gives the terminal a new size; the kernel tells its foreground group.

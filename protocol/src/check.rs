@@ -2,6 +2,7 @@
 
 use alloc::string::String;
 
+use crate::check_agent::AgentBroken;
 use crate::limits::{MAX_ARGUMENTS, MAX_DETAIL, MAX_TIMEOUT_MS, MAX_VARIABLES};
 use crate::message::{Event, Exec, ExitStatus, Request, Stdio};
 
@@ -56,6 +57,9 @@ pub enum Broken {
         /// The number.
         signal: u8,
     },
+    /// About an agent.
+    #[error(transparent)]
+    Agent(#[from] AgentBroken),
     /// Over [`MAX_DETAIL`].
     #[error("a detail text of {length} bytes is over the limit of {MAX_DETAIL}")]
     Detail {
@@ -92,6 +96,7 @@ impl Exec {
     /// # Errors
     /// The first rule that is broken.
     pub fn validate(&self) -> Result<(), Broken> {
+        self.validate_place()?;
         self.validate_arguments()?;
         self.validate_environment()?;
         if !self.directory.starts_with(b"/") {
@@ -155,17 +160,24 @@ impl Stdio {
 }
 
 impl Request {
-    /// Checks what the host asks for. A broken [`Exec`] is answered by
-    /// [`Event::Failed`] with [`BadRequest`](crate::message::ExecFailure::BadRequest); any other
-    /// broken request ends the connection.
+    /// Checks what the host asks for. A broken [`Exec`] or [`Copy`](crate::agent::Copy) is
+    /// answered by [`Event::Failed`] with [`BadRequest`](crate::message::ExecFailure::BadRequest),
+    /// a broken agent by [`Event::AgentFailed`]; any other broken request ends the connection.
     ///
     /// # Errors
     /// The first rule that is broken.
     pub fn validate(&self) -> Result<(), Broken> {
         match self {
             Self::Exec(exec) => exec.validate(),
+            Self::CreateAgent(spec) => Ok(spec.validate()?),
+            Self::Copy(copy) => copy.validate(),
             Self::Signal { signal, .. } => check_signal(*signal),
-            Self::Hello { .. } | Self::Resize { .. } | Self::Ping { .. } | Self::PowerOff => Ok(()),
+            Self::Hello { .. }
+            | Self::RemoveAgent { .. }
+            | Self::AgentUsage { .. }
+            | Self::Resize { .. }
+            | Self::Ping { .. }
+            | Self::PowerOff => Ok(()),
         }
     }
 }
@@ -178,11 +190,18 @@ impl Event {
     /// The first rule that is broken; the connection must end.
     pub fn validate(&self) -> Result<(), Broken> {
         match self {
-            Self::Failed { detail, .. } if detail.len() > MAX_DETAIL => {
+            Self::Failed { detail, .. } | Self::AgentFailed { detail, .. }
+                if detail.len() > MAX_DETAIL =>
+            {
                 Err(Broken::Detail { length: detail.len() })
             }
             Self::Exited { status: ExitStatus::Signal(signal), .. } => check_signal(*signal),
+            Self::AgentNotice { notice, .. } => Ok(notice.validate()?),
             Self::Hello { .. }
+            | Self::AgentCreated { .. }
+            | Self::AgentFailed { .. }
+            | Self::AgentRemoved { .. }
+            | Self::AgentUsage { .. }
             | Self::Started { .. }
             | Self::Failed { .. }
             | Self::Exited { .. }
@@ -217,7 +236,7 @@ fn check_nul(text: &[u8], place: Place) -> Result<(), Broken> {
     if text.contains(&0) { Err(Broken::Nul { place }) } else { Ok(()) }
 }
 
-fn check_port(port: u32) -> Result<(), Broken> {
+pub(crate) fn check_port(port: u32) -> Result<(), Broken> {
     // u32::MAX is VMADDR_PORT_ANY.
     if port <= crate::CONTROL_PORT || port == u32::MAX {
         return Err(Broken::Port { port });

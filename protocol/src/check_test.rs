@@ -14,6 +14,7 @@ use crate::message::{Event, Exec, ExecFailure, ExitStatus, Request, Stdio, Windo
 fn good() -> Exec {
     Exec {
         id: 1,
+        place: crate::agent::Place::Machine,
         arguments: vec![b"sh".to_vec(), b"-c".to_vec(), b"true".to_vec()],
         environment: vec![(b"PATH".to_vec(), b"/bin".to_vec()), (b"EMPTY".to_vec(), vec![])],
         directory: b"/".to_vec(),

@@ -10,6 +10,8 @@ use std::error::Error;
 use proptest::prelude::*;
 
 use super::{Decoder, FrameError, PREFIX, encode};
+use crate::agent::{Place, User};
+use crate::check_agent::tests::{any_agent, any_agent_event, any_copy};
 use crate::limits::MAX_FRAME;
 use crate::message::{Event, Exec, ExecFailure, ExitStatus, Request, Stdio, WindowSize};
 
@@ -43,8 +45,8 @@ fn framed(body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn frame_is_length_then_message() {
-    assert_eq!(encode(&Request::PowerOff).unwrap(), [1, 0, 0, 0, 5]);
-    assert_eq!(encode(&Request::Ping { token: 300 }).unwrap(), [3, 0, 0, 0, 4, 0xac, 0x02]);
+    assert_eq!(encode(&Request::PowerOff).unwrap(), [1, 0, 0, 0, 9]);
+    assert_eq!(encode(&Request::Ping { token: 300 }).unwrap(), [3, 0, 0, 0, 8, 0xac, 0x02]);
 }
 
 #[test]
@@ -68,7 +70,7 @@ fn too_long_is_refused_with_the_prefix_alone() {
 fn too_long_stays_refused() {
     let mut decoder = Decoder::new();
     for _ in 0..3 {
-        let mut input = &[0xff, 0xff, 0xff, 0xff, 5][..];
+        let mut input = &[0xff, 0xff, 0xff, 0xff, 9][..];
         assert!(decoder.decode::<Request>(&mut input).is_err());
     }
 }
@@ -92,7 +94,7 @@ fn the_longest_frame_passes() {
 
 #[test]
 fn trailing_bytes_are_refused() {
-    let (_, error) = decode_pieces(&framed(&[5, 0, 0]), &[]);
+    let (_, error) = decode_pieces(&framed(&[9, 0, 0]), &[]);
     assert_eq!(error, Some(FrameError::TrailingBytes { length: 3, extra: 2 }));
 }
 
@@ -104,7 +106,7 @@ fn an_empty_frame_is_refused() {
 
 #[test]
 fn an_unknown_message_is_refused() {
-    let (_, error) = decode_pieces(&framed(&[6]), &[]);
+    let (_, error) = decode_pieces(&framed(&[10]), &[]);
     assert!(matches!(error, Some(FrameError::Malformed { length: 1, .. })));
 }
 
@@ -123,8 +125,8 @@ fn a_cut_stream_is_told_from_a_whole_one() {
 #[test]
 fn a_claimed_count_reserves_no_memory() {
     // An Exec with id 0 that says it has 2^32 - 1 arguments, and ends there.
-    let (_, error) = decode_pieces(&framed(&[1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]), &[]);
-    assert!(matches!(error, Some(FrameError::Malformed { length: 7, .. })));
+    let (_, error) = decode_pieces(&framed(&[1, 0, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]), &[]);
+    assert!(matches!(error, Some(FrameError::Malformed { length: 8, .. })));
 }
 
 #[test]
@@ -138,7 +140,7 @@ fn errors_tell_figures_and_cause() {
     let (text, _) = said(FrameError::TrailingBytes { length: 9, extra: 2 });
     assert_eq!(text, "a frame of 9 bytes has 2 bytes after its message");
     let (text, cause) =
-        said(decode_pieces(&framed(&[4, 0x80]), &[]).1.expect("a varint is cut off"));
+        said(decode_pieces(&framed(&[8, 0x80]), &[]).1.expect("a varint is cut off"));
     assert_eq!(text, "a frame of 2 bytes is not a message");
     assert!(cause.contains("end of buffer"), "{cause}");
 }
@@ -154,16 +156,23 @@ pub(crate) fn any_exec() -> impl Strategy<Value = Exec> {
         }),
         (any::<u32>(), size).prop_map(|(port, size)| Stdio::Terminal { port, size }),
     ];
+    let place = prop_oneof![
+        Just(Place::Machine),
+        any::<(u32, u32, u32)>()
+            .prop_map(|(agent, uid, gid)| Place::Agent { agent, user: User { uid, gid } }),
+    ];
     (
         any::<u32>(),
+        place,
         prop::collection::vec(text(), 0..6),
         prop::collection::vec((text(), text()), 0..6),
         text(),
         stdio,
         any::<Option<u64>>(),
     )
-        .prop_map(|(id, arguments, environment, directory, stdio, timeout_ms)| Exec {
+        .prop_map(|(id, place, arguments, environment, directory, stdio, timeout_ms)| Exec {
             id,
+            place,
             arguments,
             environment,
             directory,
@@ -176,6 +185,10 @@ fn any_request() -> impl Strategy<Value = Request> {
     prop_oneof![
         any::<u16>().prop_map(|version| Request::Hello { version }),
         any_exec().prop_map(Request::Exec),
+        any_agent().prop_map(Request::CreateAgent),
+        any_copy().prop_map(Request::Copy),
+        any::<u32>().prop_map(|agent| Request::RemoveAgent { agent }),
+        any::<u32>().prop_map(|agent| Request::AgentUsage { agent }),
         any::<(u32, u8)>().prop_map(|(id, signal)| Request::Signal { id, signal }),
         any::<(u32, u16, u16)>().prop_map(|(id, rows, columns)| Request::Resize {
             id,
@@ -213,6 +226,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         (any::<u32>(), status).prop_map(|(id, status)| Event::Exited { id, status }),
         any::<u64>().prop_map(|token| Event::Pong { token }),
+        any_agent_event(),
     ]
 }
 

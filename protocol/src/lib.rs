@@ -16,14 +16,18 @@ extern crate alloc;
 
 pub mod limits;
 
+pub mod agent;
+
 pub mod message;
 
 pub mod check;
 
+pub mod check_agent;
+
 pub mod frame;
 
 /// Version of everything in this crate; both sides must have the same.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The host's vsock port of the control connection. Stream ports are above it.
 pub const CONTROL_PORT: u32 = 1;

@@ -5,6 +5,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agent::{AgentSpec, Copy, Notice, Place, Usage};
+
 /// Host to supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -15,6 +17,21 @@ pub enum Request {
     },
     /// Start a command.
     Exec(Exec),
+    /// Make an agent's container; answered by [`Event::AgentCreated`] or [`Event::AgentFailed`].
+    CreateAgent(AgentSpec),
+    /// Kill what runs in an agent's container and remove it; answered by [`Event::AgentRemoved`]
+    /// after the ends of its commands.
+    RemoveAgent {
+        /// Which.
+        agent: u32,
+    },
+    /// Answered by [`Event::AgentUsage`]; by nothing if there is no such agent.
+    AgentUsage {
+        /// Which.
+        agent: u32,
+    },
+    /// Copy files out of a container or into one.
+    Copy(Copy),
     /// Send a signal to a command's process group (terminal: to its foreground group).
     Signal {
         /// Which command.
@@ -72,6 +89,37 @@ pub enum Event {
         /// How.
         status: ExitStatus,
     },
+    /// The agent's container is there.
+    AgentCreated {
+        /// Which.
+        agent: u32,
+    },
+    /// The agent's container could not be made, and nothing of it is left.
+    AgentFailed {
+        /// Which.
+        agent: u32,
+        /// What failed and why, for a person; at most [`crate::limits::MAX_DETAIL`] bytes.
+        detail: String,
+    },
+    /// The agent's container is gone: as asked, or because its init ended.
+    AgentRemoved {
+        /// Which.
+        agent: u32,
+    },
+    /// Answer to [`Request::AgentUsage`].
+    AgentUsage {
+        /// Which.
+        agent: u32,
+        /// What it uses.
+        usage: Usage,
+    },
+    /// Something has happened to a running agent.
+    AgentNotice {
+        /// Which.
+        agent: u32,
+        /// What.
+        notice: Notice,
+    },
     /// Answer to [`Request::Ping`].
     Pong {
         /// From the request.
@@ -84,6 +132,8 @@ pub enum Event {
 pub struct Exec {
     /// The host's name for the command, not in use.
     pub id: u32,
+    /// Where it runs, and as whom.
+    pub place: Place,
     /// Program and arguments; no NUL. A program without a slash is looked for in `PATH`.
     pub arguments: Vec<Vec<u8>>,
     /// The whole environment; no `=` in a name, no NUL.

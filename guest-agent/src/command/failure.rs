@@ -2,11 +2,13 @@
 
 use std::ffi::CStr;
 
+use cloister_protocol::agent::Direction;
 use cloister_protocol::check::{Broken, printable_detail};
 use cloister_protocol::message::{Event, ExecFailure};
 use rustix::io::Errno;
 
-use super::program::{ExecuteError, Program};
+use super::plan::Work;
+use super::program::ExecuteError;
 
 /// The step that failed, with the system's answer.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +19,12 @@ pub(crate) enum Failure {
     IdInUse,
     #[error("too many commands run already")]
     TooMany,
+    #[error("agent {agent} is not running")]
+    NoAgent { agent: u32 },
+    #[error("can't enter the agent's container: {0}")]
+    Enter(Errno),
+    #[error("can't find {path}: {error}")]
+    Copied { path: String, error: Errno },
     #[error("can't connect its streams: {0}")]
     Connect(Errno),
     #[error("can't make its streams: {0}")]
@@ -38,8 +46,9 @@ pub(crate) enum Failure {
 impl Failure {
     fn reason(&self) -> ExecFailure {
         match self {
-            Self::Broken(_) | Self::IdInUse => ExecFailure::BadRequest,
-            Self::Directory { .. } => ExecFailure::Directory,
+            Self::Broken(_) | Self::IdInUse | Self::NoAgent { .. } => ExecFailure::BadRequest,
+            Self::Copied { error: Errno::NOENT, .. } => ExecFailure::NotFound,
+            Self::Directory { .. } | Self::Copied { .. } => ExecFailure::Directory,
             Self::NoInterpreter { .. } => ExecFailure::NotExecutable,
             Self::Execute { error, .. } => execute_reason(*error),
             Self::TooMany
@@ -47,23 +56,26 @@ impl Failure {
             | Self::Streams(_)
             | Self::Group(_)
             | Self::Fork(_)
+            | Self::Enter(_)
             | Self::Prepare(_) => ExecFailure::Resources,
         }
     }
 
     /// What a process said before it gave up.
-    pub(crate) fn of_process(report: Report, program: &Program) -> Self {
+    pub(crate) fn of_process(report: Report, work: &Work) -> Self {
+        let (name, directory) = match work {
+            Work::Program(program) => (lossy(program.name()), lossy(program.directory())),
+            Work::Copy(Direction::Out(path) | Direction::In(path)) => {
+                (String::from_utf8_lossy(path).into_owned(), String::new())
+            }
+        };
         match report {
             Report::Prepare(error) => Self::Prepare(error),
-            Report::Directory(error) => {
-                Self::Directory { directory: lossy(program.directory()), error }
-            }
-            Report::Execute(ExecuteError::Refused(error)) => {
-                Self::Execute { program: lossy(program.name()), error }
-            }
-            Report::Execute(ExecuteError::NoInterpreter) => {
-                Self::NoInterpreter { program: lossy(program.name()) }
-            }
+            Report::Enter(error) => Self::Enter(error),
+            Report::Directory(error) => Self::Directory { directory, error },
+            Report::Execute(ExecuteError::Refused(error)) => Self::Execute { program: name, error },
+            Report::Execute(ExecuteError::NoInterpreter) => Self::NoInterpreter { program: name },
+            Report::Copied(error) => Self::Copied { path: name, error },
         }
     }
 
@@ -98,6 +110,8 @@ pub(crate) enum Report {
     Prepare(Errno),
     Directory(Errno),
     Execute(ExecuteError),
+    Enter(Errno),
+    Copied(Errno),
 }
 
 impl Report {
@@ -109,6 +123,8 @@ impl Report {
             Self::Directory(error) => (1, error.raw_os_error()),
             Self::Execute(ExecuteError::Refused(error)) => (2, error.raw_os_error()),
             Self::Execute(ExecuteError::NoInterpreter) => (3, Errno::NOENT.raw_os_error()),
+            Self::Enter(error) => (4, error.raw_os_error()),
+            Self::Copied(error) => (5, error.raw_os_error()),
         };
         let [a, b, c, d] = error.to_le_bytes();
         [step, a, b, c, d]
@@ -126,6 +142,8 @@ impl Report {
             1 => Some(Self::Directory(error)),
             2 => Some(Self::Execute(ExecuteError::Refused(error))),
             3 => Some(Self::Execute(ExecuteError::NoInterpreter)),
+            4 => Some(Self::Enter(error)),
+            5 => Some(Self::Copied(error)),
             _ => None,
         }
     }
@@ -145,6 +163,8 @@ mod tests {
             Report::Directory(Errno::NOTDIR),
             Report::Execute(ExecuteError::Refused(Errno::ACCESS)),
             Report::Execute(ExecuteError::NoInterpreter),
+            Report::Enter(Errno::PERM),
+            Report::Copied(Errno::NOENT),
         ] {
             assert_eq!(Report::from_bytes(report.to_bytes()), Some(report));
         }

@@ -1,4 +1,5 @@
-//! Control groups: one for each command, so that everything it starts can be killed at once.
+//! Control groups: one for each command, so that everything it starts can be killed at once, and
+//! one for each agent, with those of its commands in it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
@@ -22,15 +23,35 @@ impl Groups {
         Ok(Self { root: Rc::new(root) })
     }
 
+    /// The group with this name as a place for others, made if it is missing.
+    pub(crate) fn enter_or_make(&self, name: &str) -> Result<Self> {
+        match rustix::fs::mkdirat(&self.root, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        }
+        let root = rustix::fs::openat(&self.root, name, DIRECTORY, Mode::empty())?;
+        Ok(Self { root: Rc::new(root) })
+    }
+
+    /// Writes one of the files of the group that these are in.
+    pub(crate) fn set(&self, file: &str, value: &str) -> Result<()> {
+        let file = open(&self.root, file, OFlags::WRONLY)?;
+        rustix::io::write(file, value.as_bytes()).map(drop)
+    }
+
     /// Makes the group of the command with this id.
     pub(crate) fn create(&self, id: u32) -> Result<Group> {
-        let name = format!("command-{id}");
+        self.create_named(format!("command-{id}"))
+    }
+
+    /// Makes a group that is empty.
+    pub(crate) fn create_named(&self, name: String) -> Result<Group> {
         match rustix::fs::mkdirat(&self.root, &name, Mode::from_raw_mode(0o755)) {
             // An empty one that could not be removed is as good as new.
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error),
         }
-        let directory = rustix::fs::openat(&self.root, &name, DIRECTORY, Mode::empty())?;
+        let directory = Rc::new(rustix::fs::openat(&self.root, &name, DIRECTORY, Mode::empty())?);
         let events = open(&directory, "cgroup.events", OFlags::RDONLY)?;
         let group = Group { root: Rc::clone(&self.root), name, directory, events };
         // Also marks the present state as seen: only changes wake the event loop.
@@ -48,7 +69,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 pub(crate) struct Group {
     root: Rc<OwnedFd>,
     name: String,
-    directory: OwnedFd,
+    directory: Rc<OwnedFd>,
     events: OwnedFd,
 }
 
@@ -56,6 +77,22 @@ impl Group {
     /// What a process is put into the group with, when it is made.
     pub(crate) fn entry(&self) -> BorrowedFd<'_> {
         self.directory.as_fd()
+    }
+
+    /// For groups inside it.
+    pub(crate) fn inside(&self) -> Groups {
+        Groups { root: Rc::clone(&self.directory) }
+    }
+
+    /// Writes one of its files.
+    pub(crate) fn set(&self, file: &str, value: &str) -> Result<()> {
+        let file = open(&self.directory, file, OFlags::WRONLY)?;
+        rustix::io::write(file, value.as_bytes()).map(drop)
+    }
+
+    /// Opens one of its files for reading.
+    pub(crate) fn file(&self, name: &str) -> Result<OwnedFd> {
+        open(&self.directory, name, OFlags::RDONLY)
     }
 
     /// Has an event when the group may have become empty.
@@ -73,8 +110,7 @@ impl Group {
 
     /// Kills everything in it, also what is just being forked.
     pub(crate) fn kill(&self) -> Result<()> {
-        let file = open(&self.directory, "cgroup.kill", OFlags::WRONLY)?;
-        rustix::io::write(file, b"1").map(|_| ())
+        self.set("cgroup.kill", "1")
     }
 
     /// Removes the group, which is empty, with those inside it.

@@ -13,37 +13,26 @@ mod group;
 
 mod failure;
 
+mod surroundings;
+
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use cloister_protocol::agent::{Copy, Place};
 use cloister_protocol::message::{Event, Exec, ExitStatus, WindowSize};
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
 
 pub(crate) use failure::Failure;
-pub(crate) use group::Groups;
+pub(crate) use group::{Group, Groups};
+pub(crate) use surroundings::Surroundings;
 
 use self::failure::Report;
-use self::group::Group;
-use self::plan::{Plan, Streams};
-use self::program::Program;
-use crate::host::Host;
-use crate::log::Log;
-use crate::poller::{Owner, Part, Poller};
+use self::plan::{Plan, Streams, Work};
+use crate::agent::{Agent, Entrance, LISTENER};
+use crate::poller::{Owner, Part};
 use crate::stream::{Stream, Turn};
-use crate::{sys, terminal, timer};
-
-/// What commands share.
-pub(crate) struct Surroundings<'a> {
-    pub(crate) host: &'a dyn Host,
-    pub(crate) groups: &'a Groups,
-    pub(crate) log: &'a Log,
-    pub(crate) poller: Poller,
-    /// Where bytes pass through; [`crate::stream::CHUNK`] of them.
-    pub(crate) scratch: Vec<u8>,
-    /// What the host will be told.
-    pub(crate) events: Vec<Event>,
-}
+use crate::{agent, message, sys, terminal, timer};
 
 /// A command between its request and the last byte of its streams.
 pub(crate) struct Command {
@@ -52,8 +41,13 @@ pub(crate) struct Command {
     serial: u64,
     state: State,
     streams: Streams,
-    /// A stream could go on at once.
+    /// A stream could go on at once, or more programs are asked about.
     unfinished: bool,
+    place: Place,
+    /// Its agent's, while it has a process.
+    entrance: Option<Rc<Entrance>>,
+    /// Where it waits with the programs that it is about to execute.
+    listener: Option<OwnedFd>,
     /// The master of its terminal, if it has one.
     terminal: Option<Rc<OwnedFd>>,
     group: Option<Group>,
@@ -66,7 +60,7 @@ enum State {
     /// Its connections are being made.
     Connecting(Box<Plan>),
     /// The process is there; whether it becomes the program is not known yet.
-    Starting { process: Pid, report: OwnedFd, program: Box<Program> },
+    Starting { process: Pid, report: OwnedFd, work: Box<Work> },
     /// It could not become the program, and is about to end.
     Failing { process: Pid, failure: Failure },
     /// The program runs.
@@ -85,18 +79,47 @@ impl Command {
         around: &Surroundings<'_>,
     ) -> std::result::Result<Self, Failure> {
         let id = exec.id;
-        let plan = Plan::new(exec, serial, around.host, &around.poller)?;
-        Ok(Self {
+        Ok(Self::of(id, serial, Plan::new(exec, serial, around.host, &around.poller)?))
+    }
+
+    /// Begins to connect the stream of a copy.
+    pub(crate) fn copy(
+        copy: Copy,
+        serial: u64,
+        around: &Surroundings<'_>,
+    ) -> std::result::Result<Self, Failure> {
+        let id = copy.id;
+        Ok(Self::of(id, serial, Plan::of_copy(copy, serial, around.host, &around.poller)?))
+    }
+
+    fn of(id: u32, serial: u64, plan: Plan) -> Self {
+        Self {
             id,
             serial,
+            place: plan.place,
             state: State::Connecting(Box::new(plan)),
             streams: [None, None, None],
             unfinished: false,
+            entrance: None,
+            listener: None,
             terminal: None,
             group: None,
             timer: None,
             timed_out: false,
-        })
+        }
+    }
+
+    /// Whether it runs in this agent's container, or is about to.
+    pub(crate) const fn is_of(&self, number: u32) -> bool {
+        matches!(self.place, Place::Agent { agent, .. } if agent == number)
+    }
+
+    /// Its agent ends: if it has no process yet, it gets none.
+    pub(crate) fn agent_ends(&mut self, around: &mut Surroundings<'_>) {
+        if let (State::Connecting(_), Place::Agent { agent, .. }) = (&self.state, self.place) {
+            self.state = State::Ending { last: Failure::NoAgent { agent }.event(self.id) };
+            self.end_when_empty(around);
+        }
     }
 
     pub(crate) const fn id(&self) -> u32 {
@@ -137,6 +160,7 @@ impl Command {
                 self.kill(around);
             }
             (Part::Group, _) => self.end_when_empty(around),
+            (Part::Asked, _) => self.answer(around),
             (Part::Stream(place), State::Connecting(_)) => self.connected(place, around),
             (Part::Stream(_), _) if self.terminal.is_some() => self.run_streams(around),
             (Part::Stream(place), _) => self.run_stream(place.into(), around),
@@ -185,9 +209,10 @@ impl Command {
         }
     }
 
-    /// Gives every stream a turn.
+    /// Gives every stream a turn, and answers what it asks.
     pub(crate) fn run_streams(&mut self, around: &mut Surroundings<'_>) {
         self.unfinished = false;
+        self.answer(around);
         for place in 0..self.streams.len() {
             self.run_stream(place, around);
         }
@@ -210,6 +235,19 @@ impl Command {
         }
     }
 
+    /// Lets go on what is about to be executed, and tells what will be denied.
+    fn answer(&mut self, around: &mut Surroundings<'_>) {
+        let (Some(listener), Some(entrance)) = (&self.listener, &self.entrance) else { return };
+        let (denied, more) = agent::answer(listener, entrance);
+        self.unfinished |= more;
+        let Place::Agent { agent, .. } = self.place else { return };
+        if let Some(agent) = around.agents.get_mut(&agent) {
+            for path in denied {
+                agent.denied(path, &mut around.events);
+            }
+        }
+    }
+
     /// A connection is made, or has failed; the last one starts the program.
     fn connected(&mut self, place: u8, around: &mut Surroundings<'_>) {
         let State::Connecting(plan) = &mut self.state else { return };
@@ -227,8 +265,21 @@ impl Command {
     fn start(&mut self, around: &mut Surroundings<'_>) -> std::result::Result<(), Failure> {
         let State::Connecting(plan) = &mut self.state else { return Ok(()) };
         let owner = |part| Owner::Command(self.serial, part);
-        let ends = plan.make_ends(self.serial, &around.poller).map_err(Failure::Streams)?;
-        let group = around.groups.create(self.id).map_err(Failure::Group)?;
+        let inside = match plan.place {
+            Place::Machine => None,
+            Place::Agent { agent, user } => {
+                let running = around.agents.get(&agent).and_then(Agent::entrance);
+                Some((running.ok_or(Failure::NoAgent { agent })?, user))
+            }
+        };
+        let by_reference = inside.as_ref().map(|(entrance, user)| (&**entrance, *user));
+        let ends =
+            plan.make_ends(self.serial, &around.poller, by_reference).map_err(Failure::Streams)?;
+        let group = match by_reference {
+            None => around.groups.create(self.id),
+            Some((entrance, _)) => entrance.command_group(self.id),
+        }
+        .map_err(Failure::Group)?;
         around.poller.watch(group.events(), owner(Part::Group)).map_err(Failure::Group)?;
         let group = self.group.insert(group);
         if let Some(timeout) = plan.timeout {
@@ -239,13 +290,14 @@ impl Command {
         let State::Connecting(plan) = std::mem::replace(&mut self.state, State::Flowing) else {
             return Ok(());
         };
-        let program = Box::new(plan.program);
-        let (process, report) =
-            process::start(&program, &ends.files, Some(group.entry())).map_err(Failure::Fork)?;
+        let work = Box::new(plan.work);
+        let (process, report) = process::start(&work, &ends.files, group.entry(), by_reference)
+            .map_err(Failure::Fork)?;
+        self.entrance = inside.map(|(entrance, _)| entrance);
         self.streams = ends.streams;
         self.terminal = ends.terminal;
         match around.poller.watch(&report, owner(Part::Report)) {
-            Ok(()) => self.state = State::Starting { process, report, program },
+            Ok(()) => self.state = State::Starting { process, report, work },
             Err(error) => {
                 self.state = State::Failing { process, failure: Failure::Prepare(error) };
                 self.kill(around);
@@ -256,24 +308,43 @@ impl Command {
         Ok(())
     }
 
-    /// The report's pipe closed when the program was executed, or has the failure in it.
+    /// What the process has to say: nothing when it has become the program, or why it has not.
     fn read_report(&mut self, around: &mut Surroundings<'_>) {
-        let State::Starting { process, report, program } = &self.state else { return };
-        let process = *process;
-        let mut bytes = [0; Report::LENGTH];
-        self.state = match rustix::io::retry_on_intr(|| rustix::io::read(report, &mut bytes)) {
-            Err(Errno::AGAIN) => return,
-            Ok(Report::LENGTH) => match Report::from_bytes(bytes) {
-                Some(report) => {
-                    State::Failing { process, failure: Failure::of_process(report, program) }
-                }
-                None => State::Running { process },
-            },
-            Ok(_) | Err(_) => State::Running { process },
-        };
-        if matches!(self.state, State::Running { .. }) {
+        loop {
+            let State::Starting { process, report, work } = &self.state else { return };
+            let process = *process;
+            let mut bytes = [0; Report::LENGTH];
+            let (length, descriptor) = match message::receive(report, &mut bytes) {
+                Err(Errno::AGAIN) => return,
+                Err(_) => (0, None),
+                Ok(message) => message,
+            };
+            if length == 1 && bytes.first() == Some(&LISTENER) {
+                self.listen(descriptor, around);
+                continue;
+            }
+            let failure = Report::from_bytes(bytes).filter(|_| length == Report::LENGTH);
+            if let Some(report) = failure {
+                let failure = Failure::of_process(report, work);
+                self.state = State::Failing { process, failure };
+                return;
+            }
+            self.state = State::Running { process };
             around.events.push(Event::Started { id: self.id });
         }
+    }
+
+    /// The process is about to execute its program, and waits until it may.
+    fn listen(&mut self, listener: Option<OwnedFd>, around: &mut Surroundings<'_>) {
+        let Some(listener) = listener else { return };
+        if let Err(error) = around.poller.watch(&listener, Owner::Command(self.serial, Part::Asked))
+        {
+            // Without an answer it would wait for ever.
+            around.log.error(&Failure::Prepare(error));
+            self.kill(around);
+        }
+        self.listener = Some(listener);
+        self.answer(around);
     }
 
     /// Ends it if its process is reaped and nothing of it is left in its group.
@@ -290,6 +361,8 @@ impl Command {
         let State::Ending { last } = std::mem::replace(&mut self.state, State::Flowing) else {
             return;
         };
+        self.entrance = None;
+        self.listener = None;
         if matches!(last, Event::Failed { .. }) {
             self.streams = [None, None, None];
         }

@@ -4,14 +4,16 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
-use cloister_protocol::message::{Exec, Stdio};
-use rustix::fs::{Mode, OFlags};
+use cloister_protocol::agent::{Copy, Direction, Place, User};
+use cloister_protocol::message::{Exec, Stdio, WindowSize};
+use rustix::fs::OFlags;
 use rustix::io::{Errno, Result};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::Failure;
 use super::process::Files;
 use super::program::Program;
+use crate::agent::Entrance;
 use crate::host::Host;
 use crate::poller::{Owner, Part, Poller};
 use crate::stream::{Kind, Stream};
@@ -27,10 +29,20 @@ pub(super) type Streams = [Option<Stream>; 3];
 
 /// Everything to be known before the process is made.
 pub(super) struct Plan {
-    pub(super) program: Program,
+    pub(super) work: Work,
+    pub(super) place: Place,
     pub(super) timeout: Option<Duration>,
-    stdio: Stdio,
+    /// The size of its terminal, if it has one.
+    terminal: Option<WindowSize>,
     connections: Vec<Connection>,
+}
+
+/// What the process does.
+pub(crate) enum Work {
+    /// It becomes a program.
+    Program(Program),
+    /// It copies files between its one stream and its container.
+    Copy(Direction),
 }
 
 /// A connection on its way.
@@ -57,27 +69,38 @@ impl Plan {
         poller: &Poller,
     ) -> std::result::Result<Self, Failure> {
         exec.validate()?;
-        let stdio = exec.stdio;
+        let (stdio, place) = (exec.stdio, exec.place);
         let timeout = exec.timeout_ms.map(Duration::from_millis);
         // Can't fail after the check.
         let program = Program::new(exec).ok_or(Failure::Prepare(Errno::INVAL))?;
-        let connect = |(place, port): (u8, u32)| -> Result<Connection> {
-            let socket = host.connect(port)?;
-            poller.watch(&socket, Owner::Command(serial, Part::Stream(place)))?;
-            Ok(Connection { place, socket, made: false })
+        let (terminal, ports) = match stdio {
+            Stdio::Terminal { port, size } => (Some(size), [None, Some((OUTPUT, port)), None]),
+            Stdio::Streams { stdin, stdout, stderr } => (
+                None,
+                [stdin.map(|port| (INPUT, port)), Some((OUTPUT, stdout)), Some((ERRORS, stderr))],
+            ),
         };
-        let connections = match stdio {
-            Stdio::Terminal { port, .. } => [None, Some((OUTPUT, port)), None],
-            Stdio::Streams { stdin, stdout, stderr } => {
-                [stdin.map(|port| (INPUT, port)), Some((OUTPUT, stdout)), Some((ERRORS, stderr))]
-            }
-        }
-        .into_iter()
-        .flatten()
-        .map(connect)
-        .collect::<Result<_>>()
-        .map_err(Failure::Connect)?;
-        Ok(Self { program, timeout, stdio, connections })
+        let connections = connect(&ports, serial, host, poller).map_err(Failure::Connect)?;
+        Ok(Self { work: Work::Program(program), place, timeout, terminal, connections })
+    }
+
+    /// The same for a copy.
+    pub(super) fn of_copy(
+        copy: Copy,
+        serial: u64,
+        host: &dyn Host,
+        poller: &Poller,
+    ) -> std::result::Result<Self, Failure> {
+        copy.validate()?;
+        let Copy { agent, user, direction, port, .. } = copy;
+        let place = match direction {
+            Direction::Out(_) => OUTPUT,
+            Direction::In(_) => INPUT,
+        };
+        let ports = [Some((place, port)), None, None];
+        let connections = connect(&ports, serial, host, poller).map_err(Failure::Connect)?;
+        let place = Place::Agent { agent, user };
+        Ok(Self { work: Work::Copy(direction), place, timeout: None, terminal: None, connections })
     }
 
     /// Something has happened to the connection at `place`. Whether all are made now.
@@ -90,13 +113,22 @@ impl Plan {
     }
 
     /// Makes the files that the command gets, and the pumps from them to the connections, which
-    /// all are made.
-    pub(super) fn make_ends(&mut self, serial: u64, poller: &Poller) -> Result<Ends> {
+    /// all are made. `inside`: the container that it runs in, and as whom.
+    pub(super) fn make_ends(
+        &mut self,
+        serial: u64,
+        poller: &Poller,
+        inside: Option<(&Entrance, User)>,
+    ) -> Result<Ends> {
         let watch =
             |file: &OwnedFd, place| poller.watch(file, Owner::Command(serial, Part::Stream(place)));
         let mut streams = [None, None, None];
-        if let Stdio::Terminal { size, .. } = self.stdio {
-            let (master, terminal) = terminal::open(size)?;
+        if let Some(size) = self.terminal {
+            let (master, terminal) = match inside {
+                None => terminal::open()?,
+                Some((entrance, user)) => entrance.open_terminal(user)?,
+            };
+            terminal::prepare(&master, size)?;
             watch(&master, OUTPUT)?;
             let master = Rc::new(master);
             if let Some(socket) = self.take(OUTPUT) {
@@ -107,23 +139,27 @@ impl Plan {
             }
             return Ok(Ends { files: Files::Terminal(terminal), streams, terminal: Some(master) });
         }
+        let give = |theirs: &OwnedFd| {
+            inside.map_or(Ok(()), |(entrance, user)| entrance.give(theirs, user))
+        };
         let [input, output, errors] = &mut streams;
-        let stdin = if let Some(socket) = self.take(INPUT) {
+        let mut stdin = None;
+        if let Some(socket) = self.take(INPUT) {
             let (theirs, ours) = pipe_with(PipeFlags::CLOEXEC)?;
+            give(&theirs)?;
             rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK)?;
             watch(&ours, INPUT)?;
             *input = Some(Stream::input(Kind::Pipe, socket, Rc::new(ours)));
-            theirs
-        } else {
-            rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?
-        };
-        let mut written = |place, stream: &mut Option<Stream>| -> Result<OwnedFd> {
+            stdin = Some(theirs);
+        }
+        let mut written = |place, stream: &mut Option<Stream>| -> Result<Option<OwnedFd>> {
+            let Some(socket) = self.take(place) else { return Ok(None) };
             let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+            give(&theirs)?;
             rustix::fs::fcntl_setfl(&ours, OFlags::NONBLOCK)?;
             watch(&ours, place)?;
-            *stream =
-                self.take(place).map(|socket| Stream::output(Kind::Pipe, socket, Rc::new(ours)));
-            Ok(theirs)
+            *stream = Some(Stream::output(Kind::Pipe, socket, Rc::new(ours)));
+            Ok(Some(theirs))
         };
         let stdout = written(OUTPUT, output)?;
         let stderr = written(ERRORS, errors)?;
@@ -134,4 +170,19 @@ impl Plan {
         let index = self.connections.iter().position(|one| one.place == place)?;
         Some(Rc::new(self.connections.swap_remove(index).socket))
     }
+}
+
+/// Begins the connections to these ports of the host.
+fn connect(
+    ports: &[Option<(u8, u32)>],
+    serial: u64,
+    host: &dyn Host,
+    poller: &Poller,
+) -> Result<Vec<Connection>> {
+    let connect = |(place, port): (u8, u32)| -> Result<Connection> {
+        let socket = host.connect(port)?;
+        poller.watch(&socket, Owner::Command(serial, Part::Stream(place)))?;
+        Ok(Connection { place, socket, made: false })
+    };
+    ports.iter().copied().flatten().map(connect).collect()
 }

@@ -109,6 +109,14 @@ impl Driver {
                 self.commands.exited(id, status)?;
                 self.ports.close(id);
             }
+            // This host asks for no agent.
+            message::Event::AgentCreated { agent: id }
+            | message::Event::AgentFailed { agent: id, .. }
+            | message::Event::AgentRemoved { agent: id }
+            | message::Event::AgentUsage { agent: id, .. }
+            | message::Event::AgentNotice { agent: id, .. } => {
+                return Err(GuestError::UnexpectedEvent { id }.into());
+            }
             message::Event::Pong { token } => {
                 // They come in the order in which they were asked for.
                 if token != self.answered_token.wrapping_add(1) {

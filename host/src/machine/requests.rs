@@ -2,6 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 
+use cloister_protocol::agent::Place;
 use cloister_protocol::message;
 use cloister_vmm::control::{Command, Stats};
 
@@ -83,7 +84,9 @@ impl Driver {
         let opened = self.ports.open(id, spec.stdio).map_err(MachineError::Stream);
         let asked = opened.map_err(ExecError::from).and_then(|(stdio, streams)| {
             let ExecSpec { arguments, environment, directory, .. } = spec;
-            let exec = message::Exec { id, arguments, environment, directory, stdio, timeout_ms };
+            let place = Place::Machine;
+            let exec =
+                message::Exec { id, place, arguments, environment, directory, stdio, timeout_ms };
             exec.validate()?;
             supervisor.queue(&message::Request::Exec(exec)).map_err(ExecError::TooLong)?;
             Ok(streams)

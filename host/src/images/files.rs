@@ -5,7 +5,25 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rustix::fs::{self as sys, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self as sys, FlockOperation, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+/// Locks a file, waiting if somebody else has it. The file systems of some other machines have locks
+/// and can't wait for them; there it is an error only if there is something to wait for.
+///
+/// # Errors
+/// The file system refuses.
+pub(crate) fn lock(file: impl AsFd, alone: bool) -> rustix::io::Result<()> {
+    let (now, waiting) = if alone {
+        (FlockOperation::NonBlockingLockExclusive, FlockOperation::LockExclusive)
+    } else {
+        (FlockOperation::NonBlockingLockShared, FlockOperation::LockShared)
+    };
+    match sys::flock(&file, now) {
+        Err(Errno::WOULDBLOCK) => sys::flock(file, waiting),
+        done => done,
+    }
+}
 
 /// Opens a regular file below a directory; the way to it leads through no link.
 ///

@@ -114,12 +114,25 @@ impl JailSpec {
         self.cell_of(Role::Vmm, limits)
     }
 
-    /// A cell for a file server.
+    /// A cell for a file server. As root it acts as `owner` (user and group), whose files it serves,
+    /// or if there is none as an id of its own.
     ///
     /// # Errors
     /// As [`Self::cell`].
-    pub fn file_server_cell(&self) -> Result<Cell, GroupError> {
-        self.cell_of(Role::FileServer, limits_of_file_server())
+    pub fn file_server_cell(&self, owner: Option<(u32, u32)>) -> Result<Cell, GroupError> {
+        let mut cell = self.cell_of(Role::FileServer, limits_of_file_server())?;
+        if rustix::process::geteuid().is_root()
+            && let Some((uid, gid)) = owner
+        {
+            // Root without a capability, in a user namespace where nobody else is, and with no path to
+            // anything but the shares. A group of root's is not given to somebody else.
+            let gid = if gid == 0 { uid } else { gid };
+            cell.spec.ids = match uid {
+                0 => Ids { uid: 0, gid: 0, own: false },
+                _ => Ids { uid, gid, own: true },
+            };
+        }
+        Ok(cell)
     }
 
     fn cell_of(&self, role: Role, limits: Limits) -> Result<Cell, GroupError> {

@@ -97,7 +97,7 @@ impl LaunchSpec {
             [] => None,
             _ => {
                 files::check_program(Role::FileServer, &self.files.file_server())?;
-                Some(self.jail.file_server_cell()?)
+                Some(self.jail.file_server_cell(shares::owner(&self.shares)?)?)
             }
         };
         let cell = self.jail.cell(jail::limits_of(&self.vm))?;

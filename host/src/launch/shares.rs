@@ -65,6 +65,14 @@ pub enum ShareError {
         /// The name.
         name: String,
     },
+    /// Two writable ones belong to different users.
+    #[error("the writable shares {first:?} and {second:?} belong to different users of the host")]
+    Owners {
+        /// One.
+        first: String,
+        /// The other.
+        second: String,
+    },
     /// The jailer made no mount of it.
     #[error("can't share {name:?}: {stage}")]
     Mount {
@@ -134,6 +142,9 @@ impl ShareError {
             Self::Refused { refusal: Refusal::Open { .. }, .. } => {
                 Some("the file server's own user must be able to enter it")
             }
+            Self::Owners { .. } => {
+                Some("share directories of one owner, or start the team as the user who owns them")
+            }
             Self::None => Some("start the machine with a share, or with one that is empty"),
             Self::Process(error) => Some(error.remedy()),
             _ => None,
@@ -161,6 +172,32 @@ pub fn check(shares: &[Share]) -> Result<(), ShareError> {
         }
     }
     Ok(())
+}
+
+/// Whose files are shared, as user and group: the file server acts for no other. Images belong to
+/// nobody. `None`: only they are shared.
+///
+/// # Errors
+/// Writable shares belong to different users, so no one process could write them all.
+pub fn owner(shares: &[Share]) -> Result<Option<(u32, u32)>, ShareError> {
+    let mut owner: Option<(&Share, (u32, u32))> = None;
+    let files = shares.iter().filter(|share| matches!(share.owner, Owner::All { .. }));
+    for share in files {
+        let stat = rustix::fs::fstat(&share.source).map_err(system("look at a share"))?;
+        let ids = (stat.st_uid, stat.st_gid);
+        match owner {
+            None => owner = Some((share, ids)),
+            Some((first, (uid, _))) if uid != ids.0 && share.writable => {
+                if first.writable {
+                    let (first, second) = (first.name.clone(), share.name.clone());
+                    return Err(ShareError::Owners { first, second });
+                }
+                owner = Some((share, ids));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(owner.map(|(_, ids)| ids))
 }
 
 impl Share {
@@ -359,6 +396,30 @@ fn bounce_area() -> Result<OwnedFd, ShareError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_server_acts_for_who_owns_what_it_writes() {
+        let open = |path: &str| Arc::new(OwnedFd::from(File::open(path).unwrap()));
+        let share = |path: &str, writable| Share {
+            name: "s".into(),
+            source: open(path),
+            writable,
+            owner: Owner::All { uid: 1, gid: 1 },
+        };
+        let image = Share { owner: Owner::Image { first_id: 1 }, ..share("/", false) };
+        assert_eq!(owner(std::slice::from_ref(&image)).unwrap(), None);
+        let folder = tempfile::tempdir().unwrap();
+        let mine = folder.path().to_str().unwrap();
+        let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let shares = [image, share("/proc/1", false), share(mine, true)];
+        assert_eq!(owner(&shares).unwrap().map(|ids| ids.0), Some(me.0));
+        if me.0 == 0 {
+            rustix::fs::chown(mine, rustix::fs::Uid::from_raw(1234).into(), None).unwrap();
+            assert_eq!(owner(&[share(mine, true)]).unwrap().map(|ids| ids.0), Some(1234));
+            let two = [share(mine, true), share("/tmp", true)];
+            assert!(matches!(owner(&two), Err(ShareError::Owners { .. })));
+        }
+    }
 
     #[test]
     fn vmm_and_file_server_mean_the_same_slots() {

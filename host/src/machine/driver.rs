@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::STOP_LIMIT;
+use super::agents::{Agents, Happening};
 use super::answers::{Answers, Queue};
 use super::commands::Commands;
 use super::end::{GuestError, MachineEnd};
@@ -97,6 +98,7 @@ pub(super) struct Driver {
     pub(super) link: Link,
     pub(super) ports: Ports,
     pub(super) commands: Commands,
+    pub(super) agents: Agents,
     pub(super) answers: Answers,
     pub(super) pings: Queue<()>,
     pub(super) ping_token: u64,
@@ -113,6 +115,7 @@ impl Driver {
         requests: mpsc::Receiver<Request>,
         wish: watch::Receiver<Wish>,
         progress: watch::Sender<(Stage, StartReport)>,
+        happenings: mpsc::Sender<Happening>,
     ) -> Self {
         Self {
             launched,
@@ -123,6 +126,7 @@ impl Driver {
             link: Link::Expected,
             ports: Ports::default(),
             commands: Commands::default(),
+            agents: Agents::new(happenings),
             answers: Answers::default(),
             pings: Queue::default(),
             ping_token: 0,

@@ -85,6 +85,12 @@ pub enum GuestError {
         /// The id in the event.
         id: u32,
     },
+    /// It told of an agent that does not exist, or the wrong thing about one.
+    #[error("it sent an event for agent {agent} that does not fit")]
+    UnexpectedAgent {
+        /// The agent in the event.
+        agent: u32,
+    },
     /// It answered what was not asked.
     #[error("it answered a ping that was not sent")]
     UnexpectedPong,
@@ -255,6 +261,32 @@ pub enum ExecError {
     Failed {
         /// Why.
         reason: ExecFailure,
+        /// The guest's words, already made printable.
+        detail: String,
+    },
+    /// The machine could not be asked.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+}
+
+/// Why an agent's container could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The request breaks a rule of the protocol; it was not sent.
+    #[error("the container can't be asked for")]
+    Invalid(#[from] Broken),
+    /// The request is too big for one frame; it was not sent.
+    #[error("the container's description is too long")]
+    TooLong(#[source] FrameError),
+    /// The number is over the limit.
+    #[error("a team has at most {} agents", cloister_protocol::limits::MAX_AGENTS)]
+    TooMany,
+    /// The number belongs to another one.
+    #[error("the agent's number is in use")]
+    InUse,
+    /// The supervisor could not make it.
+    #[error("the container can't be made: {detail}")]
+    Failed {
         /// The guest's words, already made printable.
         detail: String,
     },

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use cloister_protocol::message;
 use cloister_protocol::{CONTROL_PORT, VERSION};
 use cloister_vmm::control::{Command, Event, StartTimes};
+use tokio::sync::oneshot;
 
 use super::STOP_LIMIT;
 use super::driver::{Driver, Finish, Link};
@@ -109,14 +110,18 @@ impl Driver {
                 self.commands.exited(id, status)?;
                 self.ports.close(id);
             }
-            // This host asks for no agent.
-            message::Event::AgentCreated { agent: id }
-            | message::Event::AgentFailed { agent: id, .. }
-            | message::Event::AgentRemoved { agent: id }
-            | message::Event::AgentUsage { agent: id, .. }
-            | message::Event::AgentNotice { agent: id, .. } => {
-                return Err(GuestError::UnexpectedEvent { id }.into());
+            message::Event::AgentCreated { agent } => {
+                if !self.agents.created(agent)? {
+                    // Whoever asked has gone: nobody else would ever remove it.
+                    self.ask_supervisor(&message::Request::RemoveAgent { agent })?;
+                    let (reply, _nobody) = oneshot::channel();
+                    self.agents.removing(agent, reply);
+                }
             }
+            message::Event::AgentFailed { agent, detail } => self.agents.failed(agent, &detail)?,
+            message::Event::AgentRemoved { agent } => self.agents.removed(agent)?,
+            message::Event::AgentUsage { agent, usage } => self.agents.usage(agent, usage)?,
+            message::Event::AgentNotice { agent, notice } => self.agents.notice(agent, notice)?,
             message::Event::Pong { token } => {
                 // They come in the order in which they were asked for.
                 if token != self.answered_token.wrapping_add(1) {

@@ -4,12 +4,15 @@
 //! [`Machine`] and its [`Command`]s talk to it over channels. What the guest makes the vmm or the
 //! supervisor say is bounded and checked there.
 
+mod agents;
 mod answers;
+mod command;
 mod commands;
 mod driver;
 mod end;
 mod events;
 mod requests;
+mod spec;
 mod stage;
 mod streams;
 mod supervisor;
@@ -20,19 +23,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use cloister_protocol::limits::MAX_TIMEOUT_MS;
-use cloister_protocol::message::{ExitStatus, WindowSize};
+use cloister_protocol::agent::{AgentSpec, Usage};
 use cloister_vmm::control::Stats;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use crate::launch::LaunchSpec;
+use crate::launch::process::VmmProcess;
 use crate::launch::shares::{FileServer, Share, ShareError};
 use crate::tail::Tail;
 use driver::{Driver, Wish};
 use requests::Request;
 
-pub use end::{ExecError, GuestError, MachineEnd, MachineError, StartError};
+pub use agents::Happening;
+pub use command::Command;
+pub use end::{AgentError, ExecError, GuestError, MachineEnd, MachineError, StartError};
+pub use spec::{CopySpec, ExecSpec, default_environment, set_variable};
 pub use stage::Stage;
 pub use stage::{StartReport, now_ns};
 pub use streams::{StdioSpec, Streams};
@@ -45,61 +51,18 @@ pub const STOP_LIMIT: Duration = Duration::from_secs(5);
 /// Requests that wait for the driver; more wait for room.
 const REQUEST_QUEUE: usize = 64;
 
-/// A command to be run.
-#[derive(Clone, Debug)]
-pub struct ExecSpec {
-    /// Program and arguments. A program without a slash is looked for in the guest's `PATH`.
-    pub arguments: Vec<Vec<u8>>,
-    /// The whole environment.
-    pub environment: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Its working directory, absolute.
-    pub directory: Vec<u8>,
-    /// Its streams.
-    pub stdio: StdioSpec,
-    /// The guest kills it after this time.
-    pub timeout: Option<Duration>,
-}
-
-impl ExecSpec {
-    /// A command with three pipes, an ordinary environment and no time limit.
-    #[must_use]
-    pub fn new<Argument: Into<Vec<u8>>>(arguments: impl IntoIterator<Item = Argument>) -> Self {
-        Self {
-            arguments: arguments.into_iter().map(Into::into).collect(),
-            environment: default_environment(),
-            directory: b"/".to_vec(),
-            stdio: StdioSpec::Pipes { stdin: true },
-            timeout: None,
-        }
-    }
-
-    fn timeout_ms(&self) -> Option<u64> {
-        // Over the limit in any case; the protocol's check refuses it then.
-        self.timeout.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(MAX_TIMEOUT_MS + 1))
-    }
-}
-
-/// What every command finds in its environment, unless it is told otherwise.
-#[must_use]
-pub fn default_environment() -> Vec<(Vec<u8>, Vec<u8>)> {
-    let variables = [
-        ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-        ("HOME", "/root"),
-        ("TERM", "dumb"),
-    ];
-    variables.map(|(name, value)| (name.into(), value.into())).into()
-}
-
 /// A running machine. Dropped, it is killed.
 #[derive(Debug)]
 pub struct Machine {
     requests: mpsc::Sender<Request>,
     wish: watch::Sender<Wish>,
     ended: watch::Receiver<Option<Arc<MachineEnd>>>,
+    happenings: Option<mpsc::Receiver<Happening>>,
     console: Tail,
     report: StartReport,
     refused: Arc<AtomicU64>,
     vmm_id: Option<u32>,
+    file_server_id: Option<u32>,
     file_server: Option<FileServer>,
 }
 
@@ -127,8 +90,11 @@ impl Machine {
         let (progress_told, mut progress) = watch::channel((Stage::Spawned, report));
         let vmm_id = launched.process.id();
         let file_server = launched.file_server.clone();
+        let file_server_id = launched.files.as_ref().and_then(VmmProcess::id);
         let refused = Arc::new(AtomicU64::new(0));
-        let driver = Driver::new(launched, request_queue, wish_seen, progress_told)
+        let (happen, happenings) = mpsc::channel(agents::HAPPENING_QUEUE);
+        let happenings = Some(happenings);
+        let driver = Driver::new(launched, request_queue, wish_seen, progress_told, happen)
             .count_refused(Arc::clone(&refused));
         tokio::spawn(driver.run(ended_told));
 
@@ -150,7 +116,18 @@ impl Machine {
                 return Err(StartError::TimedOut { limit, stage });
             }
         };
-        Ok(Self { requests, wish, ended, console, report, refused, vmm_id, file_server })
+        Ok(Self {
+            requests,
+            wish,
+            ended,
+            happenings,
+            console,
+            report,
+            refused,
+            vmm_id,
+            file_server_id,
+            file_server,
+        })
     }
 
     /// When each stage of the start was reached.
@@ -163,6 +140,12 @@ impl Machine {
     #[must_use]
     pub const fn vmm_id(&self) -> Option<u32> {
         self.vmm_id
+    }
+
+    /// The process id of the file server, if there is one. It may have ended.
+    #[must_use]
+    pub const fn file_server_id(&self) -> Option<u32> {
+        self.file_server_id
     }
 
     /// How many connections of the guest were refused, because it was not expected on their ports.
@@ -186,14 +169,61 @@ impl Machine {
         let timeout_ms = spec.timeout_ms();
         let request = Request::Exec { spec: Box::new(spec), timeout_ms, reply };
         let started = self.ask(request, answer).await??;
-        Ok(Command {
-            id: started.id,
-            streams: Some(started.streams),
-            exited: started.exited,
-            status: None,
-            requests: self.requests.clone(),
-            ended: self.ended.clone(),
-        })
+        Ok(self.command(started))
+    }
+
+    /// Begins to copy files; the command's one stream ([`Streams::Terminal`]) is the archive.
+    ///
+    /// # Errors
+    /// It could not be started.
+    pub async fn copy(&self, spec: CopySpec) -> Result<Command, ExecError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Copy { spec: Box::new(spec), reply };
+        let started = self.ask(request, answer).await??;
+        Ok(self.command(started))
+    }
+
+    fn command(&self, started: commands::Started) -> Command {
+        Command::new(started, self.requests.clone(), self.ended.clone())
+    }
+
+    /// Makes an agent's container; nothing runs in it yet.
+    ///
+    /// # Errors
+    /// It could not be made; nothing of it is left in the machine.
+    pub async fn create_agent(&self, spec: AgentSpec) -> Result<(), AgentError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::CreateAgent { spec: Box::new(spec), reply }, answer).await?
+    }
+
+    /// Kills what runs in an agent's container and removes it. One that is not there is removed.
+    ///
+    /// # Errors
+    /// The machine does not answer, or has ended.
+    pub async fn remove_agent(&self, agent: u32) -> Result<(), MachineError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::RemoveAgent { agent, reply }, answer).await?
+    }
+
+    /// What an agent uses; `None`: there is no such agent.
+    ///
+    /// # Errors
+    /// The machine does not answer, or has ended.
+    pub async fn agent_usage(&self, agent: u32) -> Result<Option<Usage>, MachineError> {
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            self.request(Request::AgentUsage { agent, reply }).await?;
+            // Dropped without an answer when the agent is not there, or the machine ended.
+            answer.await.ok().transpose()
+        };
+        timeout(ANSWER_LIMIT, exchange)
+            .await
+            .unwrap_or(Err(MachineError::NoAnswer { limit: ANSWER_LIMIT }))
+    }
+
+    /// What happens to agents, unasked; only the first call gets it.
+    pub fn take_happenings(&mut self) -> Option<mpsc::Receiver<Happening>> {
+        self.happenings.take()
     }
 
     /// Shares one more directory or file; the guest finds it at once in the directory of shares. Only for
@@ -269,6 +299,12 @@ impl Machine {
         wait_for_end(&mut self.ended).await
     }
 
+    /// Kills the machine, should it still run, and waits until nothing of it is left.
+    pub async fn kill(&self) -> Arc<MachineEnd> {
+        self.wish.send_replace(Wish::Kill);
+        self.ended().await
+    }
+
     /// Waits until the machine has ended.
     pub async fn ended(&self) -> Arc<MachineEnd> {
         wait_for_end(&mut self.ended.clone()).await
@@ -296,58 +332,6 @@ impl Machine {
     }
 }
 
-/// A command that runs in a machine. Dropped, it runs on, without streams.
-#[derive(Debug)]
-pub struct Command {
-    id: u32,
-    streams: Option<Streams>,
-    exited: oneshot::Receiver<ExitStatus>,
-    /// Once it has been told.
-    status: Option<ExitStatus>,
-    requests: mpsc::Sender<Request>,
-    ended: watch::Receiver<Option<Arc<MachineEnd>>>,
-}
-
-impl Command {
-    /// The host's ends of its streams; only the first call gets them.
-    pub fn take_streams(&mut self) -> Option<Streams> {
-        self.streams.take()
-    }
-
-    /// Sends a signal to its process group, or to the foreground group of its terminal.
-    ///
-    /// # Errors
-    /// The machine has ended.
-    pub async fn signal(&self, signal: u8) -> Result<(), MachineError> {
-        send(&self.requests, &self.ended, Request::Signal { id: self.id, signal }).await
-    }
-
-    /// Tells its terminal a new size.
-    ///
-    /// # Errors
-    /// The machine has ended.
-    pub async fn resize(&self, size: WindowSize) -> Result<(), MachineError> {
-        send(&self.requests, &self.ended, Request::Resize { id: self.id, size }).await
-    }
-
-    /// Waits for its end. Cancel safe; called again, it tells the same.
-    ///
-    /// # Errors
-    /// The machine ended first.
-    pub async fn wait(&mut self) -> Result<ExitStatus, MachineError> {
-        if let Some(status) = self.status {
-            return Ok(status);
-        }
-        match (&mut self.exited).await {
-            Ok(status) => {
-                self.status = Some(status);
-                Ok(status)
-            }
-            Err(_) => Err(MachineError::Ended(wait_for_end(&mut self.ended).await)),
-        }
-    }
-}
-
 async fn send(
     requests: &mpsc::Sender<Request>,
     ended: &watch::Receiver<Option<Arc<MachineEnd>>>,
@@ -365,12 +349,6 @@ async fn wait_for_end(ended: &mut watch::Receiver<Option<Arc<MachineEnd>>>) -> A
         Ok(Some(end)) => end,
         Ok(None) | Err(_) => Arc::new(MachineEnd::Killed),
     }
-}
-
-/// A variable's new value in an environment, in place of one of the same name.
-pub fn set_variable(environment: &mut Vec<(Vec<u8>, Vec<u8>)>, name: &[u8], value: &[u8]) {
-    environment.retain(|(other, _)| other != name);
-    environment.push((name.to_vec(), value.to_vec()));
 }
 
 /// Waiting answers by their id.

@@ -2,21 +2,27 @@
 
 use std::os::unix::net::UnixStream;
 
-use cloister_protocol::agent::Place;
+use cloister_protocol::agent::{AgentSpec, Copy, Usage};
+use cloister_protocol::check::Broken;
 use cloister_protocol::message;
 use cloister_vmm::control::{Command, Stats};
 
-use super::ExecSpec;
+use super::agents::CreateReply;
 use super::answers::Reply;
 use super::commands::StartReply;
 use super::driver::{Driver, Finish, Link};
-use super::end::{ExecError, MachineError};
-use super::streams;
+use super::end::{AgentError, ExecError, MachineError};
+use super::streams::{self, StdioSpec};
+use super::{CopySpec, ExecSpec};
 
 /// What a user of the machine asks for.
 #[derive(Debug)]
 pub(super) enum Request {
     Exec { spec: Box<ExecSpec>, timeout_ms: Option<u64>, reply: StartReply },
+    Copy { spec: Box<CopySpec>, reply: StartReply },
+    CreateAgent { spec: Box<AgentSpec>, reply: CreateReply },
+    RemoveAgent { agent: u32, reply: Reply<()> },
+    AgentUsage { agent: u32, reply: Reply<Usage> },
     Signal { id: u32, signal: u8 },
     Resize { id: u32, size: message::WindowSize },
     Ping { reply: Reply<()> },
@@ -32,6 +38,18 @@ impl Driver {
         match request {
             Request::Exec { spec, timeout_ms, reply } => {
                 return self.exec(*spec, timeout_ms, reply);
+            }
+            Request::Copy { spec, reply } => return self.copy(*spec, reply),
+            Request::CreateAgent { spec, reply } => return self.create_agent(*spec, reply),
+            Request::RemoveAgent { agent, reply } => {
+                if self.agents.removing(agent, reply).is_some() {
+                    self.ask_supervisor(&message::Request::RemoveAgent { agent })?;
+                }
+            }
+            Request::AgentUsage { agent, reply } => {
+                if self.agents.usage_asked(agent, reply).is_some() {
+                    self.ask_supervisor(&message::Request::AgentUsage { agent })?;
+                }
             }
             Request::Signal { id, signal } => {
                 self.ask_supervisor(&message::Request::Signal { id, signal })?;
@@ -73,6 +91,35 @@ impl Driver {
         timeout_ms: Option<u64>,
         reply: StartReply,
     ) -> Result<(), Finish> {
+        self.begin(spec.stdio, reply, |id, stdio| {
+            let ExecSpec { arguments, environment, directory, place, .. } = spec;
+            let exec =
+                message::Exec { id, place, arguments, environment, directory, stdio, timeout_ms };
+            exec.validate()?;
+            Ok(message::Request::Exec(exec))
+        })
+    }
+
+    fn copy(&mut self, spec: CopySpec, reply: StartReply) -> Result<(), Finish> {
+        self.begin(StdioSpec::Single, reply, |id, stdio| {
+            let CopySpec { agent, user, direction } = spec;
+            // Of the one stream that was asked for.
+            let message::Stdio::Terminal { port, .. } = stdio else {
+                return Err(ExecError::from(Broken::Port { port: 0 }));
+            };
+            let copy = Copy { id, agent, user, direction, port };
+            copy.validate()?;
+            Ok(message::Request::Copy(copy))
+        })
+    }
+
+    /// Asks for a command with streams of its own.
+    fn begin(
+        &mut self,
+        streams: StdioSpec,
+        reply: StartReply,
+        request: impl FnOnce(u32, message::Stdio) -> Result<message::Request, ExecError>,
+    ) -> Result<(), Finish> {
         let Link::Open(supervisor) = &mut self.link else { return Ok(()) };
         let id = match self.commands.new_id() {
             Ok(id) => id,
@@ -81,14 +128,10 @@ impl Driver {
                 return Ok(());
             }
         };
-        let opened = self.ports.open(id, spec.stdio).map_err(MachineError::Stream);
+        let opened = self.ports.open(id, streams).map_err(MachineError::Stream);
         let asked = opened.map_err(ExecError::from).and_then(|(stdio, streams)| {
-            let ExecSpec { arguments, environment, directory, .. } = spec;
-            let place = Place::Machine;
-            let exec =
-                message::Exec { id, place, arguments, environment, directory, stdio, timeout_ms };
-            exec.validate()?;
-            supervisor.queue(&message::Request::Exec(exec)).map_err(ExecError::TooLong)?;
+            let request = request(id, stdio)?;
+            supervisor.queue(&request).map_err(ExecError::TooLong)?;
             Ok(streams)
         });
         match asked {
@@ -98,6 +141,19 @@ impl Driver {
                 // Whoever asked may have gone.
                 reply.send(Err(error)).ok();
             }
+        }
+        supervisor.flush()?;
+        Ok(())
+    }
+
+    fn create_agent(&mut self, spec: AgentSpec, reply: CreateReply) -> Result<(), Finish> {
+        let Link::Open(supervisor) = &mut self.link else { return Ok(()) };
+        if self.agents.asked(&spec, reply).is_none() {
+            return Ok(());
+        }
+        let agent = spec.agent;
+        if let Err(error) = supervisor.queue(&message::Request::CreateAgent(spec)) {
+            self.agents.unasked(agent, AgentError::TooLong(error));
         }
         supervisor.flush()?;
         Ok(())

@@ -44,6 +44,8 @@ pub enum StdioSpec {
     },
     /// A terminal of this size.
     Terminal(WindowSize),
+    /// One stream for both directions, and no terminal.
+    Single,
 }
 
 /// The ports on which the guest is expected, each good for one connection.
@@ -87,6 +89,11 @@ impl Ports {
         Ok(match spec {
             StdioSpec::Terminal(size) => {
                 let (port, stream) = self.expect(command)?;
+                (Stdio::Terminal { port, size }, Streams::Terminal(stream))
+            }
+            StdioSpec::Single => {
+                let (port, stream) = self.expect(command)?;
+                let size = WindowSize { rows: 0, columns: 0 };
                 (Stdio::Terminal { port, size }, Streams::Terminal(stream))
             }
             StdioSpec::Pipes { stdin } => {

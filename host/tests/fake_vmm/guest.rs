@@ -22,6 +22,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
+use crate::agents::Agents;
 use crate::control::Control;
 
 /// How this guest misbehaves.
@@ -84,6 +85,7 @@ pub(crate) struct Guest {
     running: Arc<Mutex<HashMap<u32, Pid>>>,
     terminals: Arc<Mutex<HashMap<u32, OwnedFd>>>,
     next_id: Arc<Mutex<u32>>,
+    agents: Agents,
 }
 
 impl Guest {
@@ -95,6 +97,7 @@ impl Guest {
             running: Arc::default(),
             terminals: Arc::default(),
             next_id: Arc::default(),
+            agents: Agents::default(),
         }
     }
 
@@ -140,7 +143,7 @@ impl Guest {
     }
 
     /// Connects to a port of the host.
-    fn connect(&self, port: u32) -> Option<UnixStream> {
+    pub(crate) fn connect(&self, port: u32) -> Option<UnixStream> {
         let id = {
             let mut next = self.next_id.lock().expect("a lock");
             *next += 1;
@@ -202,13 +205,12 @@ impl Guest {
                     resize(terminal, size.rows, size.columns);
                 }
             }
+            Request::CreateAgent(spec) => self.agents.create(stream, &spec),
+            Request::RemoveAgent { agent } => self.agents.remove(stream, agent),
+            Request::AgentUsage { agent } => Agents::usage(stream, agent),
+            Request::Copy(copy) => self.copy(stream.try_clone().expect("a second handle"), copy),
             Request::Ping { token } => send(stream, &Event::Pong { token }),
             // The commands go with the control group; killed here, one could be told first.
-            // This guest has no agents: whoever waits for an answer fails its test.
-            Request::CreateAgent(_)
-            | Request::RemoveAgent { .. }
-            | Request::AgentUsage { .. }
-            | Request::Copy(_) => {}
             Request::PowerOff => crate::end(&self.control, ExitCode::Stopped),
         }
     }
@@ -243,6 +245,7 @@ impl Guest {
                 Ok((mut child, kept)) => {
                     let group = Pid::from_child(&child);
                     guest.running.lock().expect("a lock").insert(id, group);
+                    guest.agents.started(id, exec.place, group);
                     send(&stream, &Event::Started { id });
                     let timer = exec.timeout_ms.filter(|_| !guest.has(Manners::NoLimits));
                     let late = timer.map(|limit| timeout(group, limit));
@@ -259,6 +262,7 @@ impl Guest {
                     };
                     kill_process_group(group, Signal::KILL).ok();
                     send(&stream, &Event::Exited { id, status });
+                    guest.agents.ended(id);
                     if guest.has(Manners::KeepsOutput) {
                         thread::park();
                     }
@@ -369,7 +373,7 @@ fn blocking(stream: OwnedFd) -> UnixStream {
     stream
 }
 
-fn send(mut stream: &UnixStream, event: &Event) {
+pub(crate) fn send(mut stream: &UnixStream, event: &Event) {
     // The host may be gone.
     stream.write_all(&encode(event).expect("a frame")).ok();
 }

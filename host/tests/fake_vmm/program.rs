@@ -3,6 +3,7 @@
 
 #![expect(clippy::exit, reason = "the process ends from whichever thread finds that it is over")]
 
+mod agents;
 mod control;
 mod guest;
 
@@ -26,6 +27,12 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Start(_) => start(control, descriptors),
+        Command::StartShared(_) => {
+            let mut descriptors = descriptors;
+            // The file server ends when its socket closes; nothing here asks it for a file.
+            let _bounce_area_and_socket = descriptors.split_off(5);
+            start(control, descriptors)
+        }
         other => unreachable!("{other:?} came first"),
     }
 }

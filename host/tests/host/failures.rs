@@ -164,7 +164,7 @@ fn a_vmm_that_breaks_the_protocol_is_killed() {
 #[test]
 fn a_supervisor_that_breaks_the_protocol_is_killed() {
     for (script, hint) in [
-        ("old-version", "speaks version 2 of the protocol, and this program version 1"),
+        ("old-version", "speaks version 3 of the protocol, and this program version 2"),
         ("guest-garbage", "not a message"),
         ("hello-twice", "came twice"),
         ("unknown-command", "an event for command 99"),

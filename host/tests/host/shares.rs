@@ -38,7 +38,7 @@ fn folder() -> tempfile::TempDir {
 
 async fn start(installation: &Installation, shares: &[Share]) -> Result<Bed, ShareError> {
     let jail = JailSpec { limits: LimitsWish::NotAsked, ..JailSpec::default() };
-    let cell = jail.file_server_cell().expect("a cell");
+    let cell = jail.file_server_cell(None).expect("a cell");
     let program = installation.path("bin/cloister-file-server");
     let jailer = installation.path("bin/cloister-jailer");
     let started = FileServer::start(&program, &jailer, cell, shares).await?;

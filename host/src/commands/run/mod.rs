@@ -1,7 +1,6 @@
 //! `cloister run`: a machine for one command, from its start to its removal.
 
 mod plan;
-mod session;
 
 use std::fs::{self, File};
 use std::future::Future;
@@ -11,10 +10,11 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloister_protocol::message::ExecFailure;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::RunArgs;
-use crate::commands::clean_up;
+use crate::commands::{clean_up, session};
 use crate::exit_codes;
 use crate::launch::files::FileError;
 use crate::launch::jail::LimitsWish;
@@ -24,6 +24,7 @@ use crate::report::{describe, tell, tell_line};
 use crate::signals::Signals;
 use crate::tail::Tail;
 use crate::text::{printable, quoted};
+use crate::warden::channel::ChannelError;
 use plan::{Plan, Surroundings};
 
 /// A start that takes longer is told of, on a terminal.
@@ -70,6 +71,23 @@ pub(crate) enum RunError {
     /// The command did not end at its time limit, and neither did the guest's supervisor end it.
     #[error("the machine did not end the command at its time limit")]
     Overdue,
+    /// The team's warden can't be reached, or went away.
+    #[error(transparent)]
+    Warden(#[from] ChannelError),
+    /// The team's warden says no.
+    #[error("{0}")]
+    Refused(String),
+    /// The command in the container could not be started.
+    #[error("{words}")]
+    NotStarted {
+        /// Why, if the guest said.
+        reason: Option<ExecFailure>,
+        /// In words.
+        words: String,
+    },
+    /// The team ended before the command.
+    #[error("the team ended before the command")]
+    TeamEnded,
     /// The command's output could not be written.
     #[error("can't write {target}")]
     Output {
@@ -100,15 +118,16 @@ impl From<ExecError> for RunError {
 }
 
 impl RunError {
-    const fn exit_code(&self) -> u8 {
+    pub(crate) const fn exit_code(&self) -> u8 {
         match self {
             Self::Exec(ExecError::Failed { reason, .. }) => exit_codes::of_failure(*reason),
+            Self::NotStarted { reason: Some(reason), .. } => exit_codes::of_failure(*reason),
             Self::Overdue => exit_codes::TIMED_OUT,
             _ => exit_codes::FAILED,
         }
     }
 
-    fn remedy(&self) -> Option<&'static str> {
+    pub(crate) fn remedy(&self) -> Option<&'static str> {
         match self {
             Self::Files(error) => error.remedy(),
             Self::Start(error) => error.remedy(),
@@ -116,6 +135,9 @@ impl RunError {
                 "the command, or something that it started, powered the machine off or restarted it",
             ),
             Self::Ended(end) => end.remedy(),
+            Self::Warden(ChannelError::Connect(_)) | Self::TeamEnded => {
+                Some("`cloister ps -a` tells whether the team runs")
+            }
             _ => None,
         }
     }
@@ -178,7 +200,7 @@ async fn in_machine(plan: Plan) -> Result<u8, RunError> {
         tell_start(machine.start_report());
     }
     let verbose = plan.verbose;
-    let result = session::run(&machine, plan, &mut signals).await;
+    let result = run_command(&machine, plan, &mut signals).await;
     if verbose {
         tell_counters(&machine, &console).await;
     }
@@ -186,8 +208,24 @@ async fn in_machine(plan: Plan) -> Result<u8, RunError> {
     result
 }
 
+/// Runs the plan's command in the machine; the exit code.
+async fn run_command(machine: &Machine, plan: Plan, signals: &mut Signals) -> Result<u8, RunError> {
+    let wiring = session::Wiring {
+        stdin: plan.stdin,
+        raw: plan.raw,
+        has_terminal: plan.has_terminal(),
+        limit: plan.exec.timeout,
+    };
+    let command = tokio::select! {
+        command = machine.exec(plan.exec) => command?,
+        // Whatever keeps the guest from starting it, a person is not kept waiting.
+        signal = signals.end() => return Ok(exit_codes::of_signal(signal)),
+    };
+    session::follow(command, wiring, signals).await
+}
+
 /// Shows that something is being done, once it takes longer than a moment.
-async fn with_sign_of_life<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn with_sign_of_life<T>(work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     if let Ok(done) = tokio::time::timeout(PATIENCE, &mut work).await {
         return done;
@@ -274,6 +312,6 @@ fn write_log(path: &Path, console: &Tail) -> Result<(), RunError> {
 }
 
 /// Whether a word to the person at the terminal would reach one.
-fn somebody_watches() -> bool {
+pub(crate) fn somebody_watches() -> bool {
     io::stderr().is_terminal()
 }

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::PathBuf;
 
+use cloister_protocol::agent::Place;
 use cloister_protocol::message::WindowSize;
 use cloister_vmm::spec::VmSpec;
 
@@ -90,6 +91,7 @@ impl Plan {
             directory: arguments.workdir.into_vec(),
             stdio,
             timeout: arguments.timeout,
+            place: Place::Machine,
         };
         Ok(Self {
             launch,

@@ -17,7 +17,7 @@ static ZEROS: [u8; HOLE] = [0; HOLE];
 ///
 /// # Errors
 /// The archive is cut short or the file can't be written.
-pub(super) fn write_content<R: Read>(
+pub(crate) fn write_content<R: Read>(
     file: &mut File,
     stream: &mut TarStream<R>,
     entry: &Entry,

@@ -16,7 +16,7 @@ pub mod tree;
 
 pub mod attributes;
 
-mod content;
+pub(crate) mod content;
 
 pub mod apply;
 

@@ -38,6 +38,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self as sys, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::files;
+
 use super::digest::Digest;
 use super::manifest::ManifestError;
 use removal::Removed;
@@ -213,7 +215,7 @@ impl Store {
             removed = self.remove_leftovers()?;
         }
         // Not one step for the kernel, but what is between has nothing to lose yet.
-        sys::flock(&lock, FlockOperation::LockShared).map_err(|error| self.io("lock", error))?;
+        files::lock(&lock, false).map_err(|error| self.io("lock", error))?;
         Ok((Guard { _lock: lock }, removed))
     }
 
@@ -284,7 +286,7 @@ fn check_version(path: &Path, directory: &OwnedFd) -> Result<(), StoreError> {
         path: path.to_owned(),
         source,
     };
-    match super::files::read_at(directory, "version", VERSION.len() as u64 + 1) {
+    match files::read_at(directory, "version", VERSION.len() as u64 + 1) {
         Ok(bytes) if bytes == VERSION.as_bytes() => return Ok(()),
         Ok(_) => return Err(StoreError::Version(path.to_owned())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -298,5 +300,5 @@ fn check_version(path: &Path, directory: &OwnedFd) -> Result<(), StoreError> {
     if strange {
         return Err(StoreError::Version(path.to_owned()));
     }
-    super::files::replace_at(directory, directory, "version", VERSION.as_bytes()).map_err(io)
+    files::replace_at(directory, directory, "version", VERSION.as_bytes()).map_err(io)
 }

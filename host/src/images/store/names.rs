@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use rustix::fs::{self as sys, FlockOperation};
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};
@@ -128,7 +127,7 @@ impl Store {
         change: impl FnOnce(&mut Names) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let lock = self.open_lock("names.lock")?;
-        sys::flock(&lock, FlockOperation::LockExclusive).map_err(|error| self.io("lock", error))?;
+        files::lock(&lock, true).map_err(|error| self.io("lock", error))?;
         let mut names = self.names()?;
         let result = change(&mut names)?;
         let bytes = serde_json::to_vec_pretty(&names)

@@ -92,8 +92,7 @@ impl Store {
     pub fn hold_root(&self, chain: Digest) -> Result<HeldRoot, StoreError> {
         let held = sys::openat(&self.roots, chain.hex(), DIRECTORY, Mode::empty())
             .map_err(|error| self.io("open the root of an image", error))?;
-        sys::flock(&held, FlockOperation::LockShared)
-            .map_err(|error| self.io("lock the root of an image", error))?;
+        files::lock(&held, false).map_err(|error| self.io("lock the root of an image", error))?;
         let root = sys::openat(&held, ROOT, DIRECTORY, Mode::empty())
             .map_err(|error| self.io("open the root of an image", error))?;
         Ok(HeldRoot { root, held })

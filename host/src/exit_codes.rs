@@ -6,6 +6,10 @@ use cloister_protocol::message::{ExecFailure, ExitStatus};
 pub const OK: u8 = 0;
 /// `cloister doctor`: something that is needed is missing.
 pub const DOCTOR_FAILED: u8 = 1;
+/// `cloister up`: an agent did not succeed.
+pub const AGENT_FAILED: u8 = 1;
+/// `cloister inspect --security`: something that the jail promises is not so.
+pub const NOT_KEPT: u8 = 1;
 /// A command that reads a team file: the file has mistakes.
 pub const TEAM_FILE_WRONG: u8 = 1;
 /// The command's time limit ended it.

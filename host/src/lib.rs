@@ -24,6 +24,7 @@ pub mod doctor;
 
 pub mod images;
 
+pub mod inspect;
 pub mod team;
 
 pub mod exit_codes;
@@ -36,4 +37,10 @@ pub mod report;
 
 pub mod signals;
 
+pub mod state;
+
 pub mod terminal;
+
+pub mod transfer;
+
+pub mod warden;

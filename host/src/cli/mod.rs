@@ -56,6 +56,35 @@ call was wrong; 126 when the program can't be executed; 127 when there is none."
 pub enum Command {
     /// Run a command in a new machine, and remove the machine.
     Run(RunArgs),
+    /// Start a team of agents from its file.
+    Up(Box<teams::UpArgs>),
+    /// List teams and their agents.
+    Ps(teams::PsArgs),
+    /// Run a command in an agent's container.
+    Exec(teams::ExecArgs),
+    /// Print what agents wrote.
+    Logs(teams::LogsArgs),
+    /// Show what agents write from now on.
+    Attach(teams::TargetArgs),
+    /// Copy files between this host and an agent's container.
+    Cp(teams::CpArgs),
+    /// Show what the kernel says of a team's processes, and whether its jail is whole.
+    Inspect(teams::InspectArgs),
+    /// Show what agents use.
+    Stats(teams::StatsArgs),
+    /// Stop a team or one agent; it can be started again.
+    Stop(teams::TargetArgs),
+    /// Start a stopped team or agent again.
+    Start(teams::TargetArgs),
+    /// Stop and start a team or one agent.
+    Restart(teams::TargetArgs),
+    /// Stop teams and remove what is left of them.
+    Down(teams::RemoveArgs),
+    /// Remove what is left of teams that have ended.
+    Rm(teams::RemoveArgs),
+    /// A team's own process; `cloister up` starts it.
+    #[command(hide = true)]
+    Warden(teams::WardenArgs),
     /// Check whether this host can run machines, and tell what to do if not.
     Doctor(DoctorArgs),
     /// Measure starts, commands and streams of machines on this host.
@@ -222,6 +251,7 @@ pub mod image;
 pub mod jail;
 
 pub mod team;
+pub mod teams;
 
 mod parsers;
 

@@ -6,6 +6,9 @@ pub mod completion;
 pub mod doctor;
 pub mod image;
 pub mod run;
+pub mod teams;
+
+mod session;
 pub mod team;
 
 use std::process::ExitCode;
@@ -25,6 +28,20 @@ pub fn main(limits: LimitsWish) -> ExitCode {
     let code = match Cli::try_parse() {
         Ok(cli) => match cli.command {
             Command::Run(arguments) => run::run(arguments, limits),
+            Command::Up(arguments) => teams::up::up(*arguments),
+            Command::Ps(arguments) => teams::ps::ps(&arguments),
+            Command::Exec(arguments) => teams::exec::exec(arguments),
+            Command::Logs(arguments) => teams::logs::logs(&arguments),
+            Command::Attach(arguments) => teams::attach::attach(&arguments),
+            Command::Cp(arguments) => teams::cp::cp(arguments),
+            Command::Inspect(arguments) => teams::inspect::inspect(&arguments),
+            Command::Stats(arguments) => teams::stats::stats(&arguments),
+            Command::Stop(arguments) => teams::control::stop(&arguments),
+            Command::Start(arguments) => teams::control::start(&arguments),
+            Command::Restart(arguments) => teams::control::restart(&arguments),
+            Command::Down(arguments) => teams::control::down(&arguments),
+            Command::Rm(arguments) => teams::control::rm(&arguments),
+            Command::Warden(arguments) => teams::up::warden(arguments, limits),
             Command::Doctor(arguments) => doctor::doctor(arguments, limits),
             Command::Bench(arguments) => bench::bench(&arguments, limits),
             Command::Image(arguments) => image::image(arguments),
@@ -45,7 +62,7 @@ pub fn main(limits: LimitsWish) -> ExitCode {
 }
 
 /// Removes what killed commands have left, and says so.
-fn clean_up(jail: &JailSpec) {
+pub(crate) fn clean_up(jail: &JailSpec) {
     // A place that can't be found is for the start to explain.
     for removed in jail.place().iter().flat_map(sweep) {
         let place = removed.display();

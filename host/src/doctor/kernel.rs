@@ -25,18 +25,24 @@ pub(super) fn seccomp() -> Check {
     }
 }
 
-/// Which version of Landlock the kernel has; any will do.
-pub(super) fn landlock() -> Check {
+/// The kernel's version of Landlock; below 1: none.
+#[must_use]
+pub fn landlock_abi() -> i64 {
     const CREATE_RULESET_VERSION: u32 = 1;
     // SAFETY: with this flag the kernel takes no pointer and makes nothing; it returns a number.
-    let answer = unsafe {
+    unsafe {
         libc::syscall(
             libc::SYS_landlock_create_ruleset,
             std::ptr::null::<u8>(),
             0usize,
             CREATE_RULESET_VERSION,
         )
-    };
+    }
+}
+
+/// Which version of Landlock the kernel has; any will do.
+pub(super) fn landlock() -> Check {
+    let answer = landlock_abi();
     if answer >= 1 {
         Check::new("landlock", Status::Ok, format!("ABI version {answer}")).fact("abi", answer)
     } else {

@@ -6,6 +6,8 @@
 mod kernel;
 mod machine;
 
+pub use kernel::landlock_abi;
+
 use std::time::Duration;
 
 use serde::Serialize;

@@ -3,40 +3,74 @@
 use std::io;
 use std::time::Duration;
 
-use super::plan::Plan;
-use super::{RunError, somebody_watches};
+use super::run::{RunError, somebody_watches};
 use crate::exit_codes;
-use crate::machine::{Command, Machine, Streams};
+use crate::machine::{Command, Streams};
 use crate::pump::{self, Outcome, Output, Target};
 use crate::report::{tell, tell_line};
 use crate::signals::{Signals, Wish};
 use crate::terminal::{self, RawMode};
-use cloister_protocol::message::ExitStatus;
+use cloister_protocol::message::{ExitStatus, WindowSize};
 
 /// How long after its time limit a command may still be reported; then the guest is not believed.
 const OVERDUE: Duration = Duration::from_secs(10);
 
-/// Runs the plan's command in `machine`; the exit code.
-pub(super) async fn run(
-    machine: &Machine,
-    plan: Plan,
+/// A command that runs somewhere else, whose streams are at hand. Waiting must be cancel safe.
+pub(crate) trait Remote {
+    /// Its streams; only the first call gets them.
+    fn take_streams(&mut self) -> Option<Streams>;
+    /// Waits for its end.
+    async fn wait(&mut self) -> Result<ExitStatus, RunError>;
+    /// Sends it a signal.
+    async fn signal(&mut self, signal: u8) -> Result<(), RunError>;
+    /// Tells its terminal a new size.
+    async fn resize(&mut self, size: WindowSize) -> Result<(), RunError>;
+}
+
+impl Remote for Command {
+    fn take_streams(&mut self) -> Option<Streams> {
+        self.take_streams()
+    }
+
+    async fn wait(&mut self) -> Result<ExitStatus, RunError> {
+        Ok(Command::wait(self).await?)
+    }
+
+    async fn signal(&mut self, signal: u8) -> Result<(), RunError> {
+        Ok(Command::signal(self, signal).await?)
+    }
+
+    async fn resize(&mut self, size: WindowSize) -> Result<(), RunError> {
+        Ok(Command::resize(self, size).await?)
+    }
+}
+
+/// How a command's streams are connected to this process's.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wiring {
+    /// Standard input is passed on.
+    pub(crate) stdin: bool,
+    /// Standard input's terminal is in raw mode meanwhile.
+    pub(crate) raw: bool,
+    /// The command has a terminal.
+    pub(crate) has_terminal: bool,
+    /// The command's time limit, which the guest keeps.
+    pub(crate) limit: Option<Duration>,
+}
+
+/// Follows a command that was started to its end; the exit code.
+pub(crate) async fn follow(
+    mut command: impl Remote,
+    wiring: Wiring,
     signals: &mut Signals,
 ) -> Result<u8, RunError> {
-    let limit = plan.exec.timeout;
-    let has_terminal = plan.has_terminal();
-    let (stdin, raw) = (plan.stdin, plan.raw);
-    let mut command = tokio::select! {
-        command = machine.exec(plan.exec) => command?,
-        // Whatever keeps the guest from starting it, a person is not kept waiting.
-        signal = signals.end() => return Ok(exit_codes::of_signal(signal)),
-    };
-
+    let Wiring { stdin, raw, has_terminal, limit } = wiring;
     // Before the streams, so that no key is shown that the command would hide.
     let raw_mode = if raw { Some(RawMode::enter().map_err(setup("raw mode"))?) } else { None };
     let outputs = connect(&mut command, stdin).map_err(setup("the command's streams"))?;
     if has_terminal {
         // It may have changed since the plan was made.
-        resize(&command).await?;
+        resize(&mut command).await?;
     }
 
     let ended = wait(&mut command, limit, signals, has_terminal).await;
@@ -60,7 +94,7 @@ enum Ended {
 }
 
 /// Connects the command's streams to ours.
-fn connect(command: &mut Command, stdin: bool) -> io::Result<Vec<Output>> {
+fn connect(command: &mut impl Remote, stdin: bool) -> io::Result<Vec<Output>> {
     match command.take_streams() {
         None => Ok(Vec::new()),
         Some(Streams::Terminal(stream)) => {
@@ -82,7 +116,7 @@ fn connect(command: &mut Command, stdin: bool) -> io::Result<Vec<Output>> {
 }
 
 async fn wait(
-    command: &mut Command,
+    command: &mut impl Remote,
     limit: Option<Duration>,
     signals: &mut Signals,
     has_terminal: bool,
@@ -113,7 +147,7 @@ async fn wait(
     }
 }
 
-async fn resize(command: &Command) -> Result<(), RunError> {
+async fn resize(command: &mut impl Remote) -> Result<(), RunError> {
     if let Some(size) = terminal::own_size() {
         command.resize(size).await?;
     }

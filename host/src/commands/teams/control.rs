@@ -1,0 +1,168 @@
+//! `cloister stop`, `start`, `restart`, `down` and `rm`.
+
+use super::up::start_again;
+use super::{TeamError, check, check_running, finish, open, runtime, true_status};
+use crate::cli::teams::{RemoveArgs, TargetArgs};
+use crate::exit_codes;
+use crate::launch::group::sweep;
+use crate::launch::jail::{IdRange, JailSpec, LimitsWish};
+use crate::report::tell_line;
+use crate::state::StateDir;
+use crate::state::db::Db;
+use crate::state::rows::{TeamRow, TeamStatus};
+use crate::team::volumes;
+use crate::warden::api::{Call, Order, Reply};
+use crate::warden::channel::ChannelError;
+use crate::warden::client::Connection;
+
+/// Stops a team or an agent.
+#[must_use]
+pub fn stop(arguments: &TargetArgs) -> u8 {
+    finish(stop_target(arguments).map(|()| exit_codes::OK))
+}
+
+/// Starts a team or an agent again.
+#[must_use]
+pub fn start(arguments: &TargetArgs) -> u8 {
+    finish(open(&arguments.state).and_then(|state| {
+        let target = &arguments.target;
+        match &target.agent {
+            Some(_) => order(&state, arguments, Order::Start).map(|()| exit_codes::OK),
+            None => {
+                let row = check(&state, &target.team, None)?;
+                if true_status(&state, &row)? == TeamStatus::Running {
+                    return Err(TeamError::Runs(target.team.clone()));
+                }
+                start_again(&state, &row)
+            }
+        }
+    }))
+}
+
+/// Stops and starts a team or an agent.
+#[must_use]
+pub fn restart(arguments: &TargetArgs) -> u8 {
+    finish(open(&arguments.state).and_then(|state| {
+        let target = &arguments.target;
+        if target.agent.is_some() {
+            return order(&state, arguments, Order::Restart).map(|()| exit_codes::OK);
+        }
+        let row = check(&state, &target.team, None)?;
+        if true_status(&state, &row)? == TeamStatus::Running {
+            stop_team(&state, &target.team)?;
+        }
+        start_again(&state, &row)
+    }))
+}
+
+/// Stops teams and removes what is left of them.
+#[must_use]
+pub fn down(arguments: &RemoveArgs) -> u8 {
+    finish(each(arguments, |state, row| {
+        if matches!(true_status(state, row)?, TeamStatus::Running | TeamStatus::Starting) {
+            stop_team(state, &row.name)?;
+        }
+        remove(state, row)
+    }))
+}
+
+/// Removes what is left of teams that have ended.
+#[must_use]
+pub fn rm(arguments: &RemoveArgs) -> u8 {
+    finish(each(arguments, |state, row| match true_status(state, row)? {
+        TeamStatus::Running | TeamStatus::Starting => Err(TeamError::Runs(row.name.clone())),
+        _ => remove(state, row),
+    }))
+}
+
+/// Does something to each of the teams, whatever becomes of the others.
+fn each(
+    arguments: &RemoveArgs,
+    work: impl Fn(&StateDir, &TeamRow) -> Result<(), TeamError>,
+) -> Result<u8, TeamError> {
+    let state = open(&arguments.state)?;
+    if arguments.teams.iter().any(|target| target.agent.is_some()) {
+        return Err(TeamError::WholeTeam);
+    }
+    let mut code = exit_codes::OK;
+    for target in &arguments.teams {
+        let done = check(&state, &target.team, None).and_then(|row| work(&state, &row));
+        code = code.max(finish(done.map(|()| exit_codes::OK)));
+    }
+    Ok(code)
+}
+
+fn stop_target(arguments: &TargetArgs) -> Result<(), TeamError> {
+    let state = open(&arguments.state)?;
+    match &arguments.target.agent {
+        Some(_) => order(&state, arguments, Order::Stop),
+        None => {
+            check_running(&state, &arguments.target.team, None)?;
+            stop_team(&state, &arguments.target.team)
+        }
+    }
+}
+
+fn order(state: &StateDir, arguments: &TargetArgs, order: Order) -> Result<(), TeamError> {
+    let target = &arguments.target;
+    check_running(state, &target.team, target.agent.as_deref())?;
+    runtime()?.block_on(async {
+        let call = Call::Order { agent: target.agent.clone(), order };
+        let mut connection = Connection::call(state, &target.team, &call).await?;
+        match connection.reply().await? {
+            Reply::Done => Ok(()),
+            Reply::Refused { words } => Err(TeamError::Refused(words)),
+            _ => Err(ChannelError::Gone.into()),
+        }
+    })
+}
+
+/// Stops a team and waits until its warden, and with it everything of the team, is gone.
+pub(super) fn stop_team(state: &StateDir, team: &str) -> Result<(), TeamError> {
+    runtime()?.block_on(async {
+        let call = Call::Order { agent: None, order: Order::Stop };
+        match Connection::call(state, team, &call).await {
+            // The answer is its end, however that comes.
+            Ok(mut connection) => {
+                connection.reply().await.ok();
+                Ok(())
+            }
+            // It is about to end, or has not begun to listen: its lock tells.
+            Err(ChannelError::Connect(_)) => Ok(()),
+            Err(error) => Err(TeamError::from(error)),
+        }
+    })?;
+    state.wait_for_lock(team)?;
+    Ok(())
+}
+
+/// Removes what is left of a team that does not run.
+fn remove(state: &StateDir, row: &TeamRow) -> Result<(), TeamError> {
+    let lock = state.lock(&row.name)?.ok_or_else(|| TeamError::Runs(row.name.clone()))?;
+    // A killed warden took its machine with it; its control group may be left.
+    let jail = jail_of(row);
+    for removed in jail.place().iter().flat_map(sweep) {
+        tell_line(format_args!(
+            "cloister: removed what a killed command had left: {}",
+            removed.display()
+        ));
+    }
+    if !row.origin.persistent
+        && let Some(place) = row.origin.volumes.clone().or_else(volumes::usual_place)
+    {
+        volumes::remove(&place, &row.name)
+            .map_err(|source| TeamError::Read { path: place.join(&row.name), source })?;
+    }
+    state.remove_team(&row.name, &lock)?;
+    Db::open(state)?.remove(&row.name)?;
+    Ok(())
+}
+
+fn jail_of(row: &TeamRow) -> JailSpec {
+    let ids = row.origin.ids.as_deref().and_then(|ids| ids.parse::<IdRange>().ok());
+    JailSpec {
+        group: row.origin.group.clone(),
+        ids: ids.unwrap_or_default(),
+        limits: LimitsWish::Asked,
+    }
+}

@@ -1,0 +1,148 @@
+//! The commands of teams. They look into the state's directory and talk to wardens; no process of a
+//! team is theirs.
+
+pub mod attach;
+pub mod control;
+pub mod cp;
+pub mod exec;
+pub mod inspect;
+pub mod logs;
+pub mod ps;
+pub mod stats;
+pub mod up;
+
+mod resolve;
+
+use std::io::{self, Write as _};
+
+use crate::cli::teams::StateArgs;
+use crate::exit_codes;
+use crate::report::{describe, tell_line};
+use crate::state::db::Db;
+use crate::state::rows::{TeamRow, TeamStatus};
+use crate::state::{StateDir, StateError};
+use crate::transfer::TransferError;
+use crate::warden::channel::ChannelError;
+
+/// Why a command about teams failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TeamError {
+    #[error(transparent)]
+    State(#[from] StateError),
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error("team {0} does not run")]
+    NotRunning(String),
+    #[error("team {0} runs")]
+    Runs(String),
+    #[error("team {team} has no agent {agent:?}")]
+    NoAgent { team: String, agent: String },
+    #[error("{0}")]
+    Refused(String),
+    #[error("write a team's name without an agent")]
+    WholeTeam,
+    #[error("one side must be a path of this host, the other TEAM/AGENT:PATH")]
+    CopySides,
+    #[error("can't set up {what}")]
+    Setup {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("can't read {}", path.display())]
+    Read {
+        path: std::path::PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("can't write standard output")]
+    Output(#[source] io::Error),
+    /// Already in words, with what to do.
+    #[error("{0}")]
+    Told(String),
+}
+
+impl TeamError {
+    fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::State(error) => Some(error.remedy()),
+            Self::Transfer(error) => error.remedy(),
+            Self::NotRunning(_) => Some("`cloister start` starts it again"),
+            Self::Runs(_) => Some("`cloister down` stops and removes it"),
+            Self::NoAgent { .. } => Some("`cloister ps` lists its agents"),
+            Self::Channel(ChannelError::Connect(_) | ChannelError::Gone) => {
+                Some("`cloister ps -a` tells how the team stands")
+            }
+            Self::Channel(_) => Some("restart the team with this version of cloister"),
+            _ => None,
+        }
+    }
+}
+
+/// The exit code of what a command did, having told what went wrong.
+fn finish(result: Result<u8, TeamError>) -> u8 {
+    match result {
+        Ok(code) => code,
+        // A reader that went away has had what it wanted.
+        Err(TeamError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            exit_codes::OK
+        }
+        Err(TeamError::Told(words)) => {
+            tell_line(words);
+            exit_codes::FAILED
+        }
+        Err(error) => {
+            tell_line(describe(&error, error.remedy()));
+            exit_codes::FAILED
+        }
+    }
+}
+
+fn print(text: &str) -> Result<(), TeamError> {
+    let mut output = io::stdout().lock();
+    output.write_all(text.as_bytes()).and_then(|()| output.flush()).map_err(TeamError::Output)
+}
+
+fn open(arguments: &StateArgs) -> Result<StateDir, TeamError> {
+    Ok(StateDir::open(arguments.state.as_deref())?)
+}
+
+/// A runtime for one thread.
+fn runtime() -> Result<tokio::runtime::Runtime, TeamError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| TeamError::Setup { what: "the runtime", source })
+}
+
+/// How a team stands: what its warden said, unless it is gone without a word.
+fn true_status(state: &StateDir, row: &TeamRow) -> Result<TeamStatus, StateError> {
+    let claims_life = matches!(row.status, TeamStatus::Starting | TeamStatus::Running);
+    if claims_life && state.lock(&row.name)?.is_some() {
+        return Ok(TeamStatus::Crashed);
+    }
+    Ok(row.status)
+}
+
+/// A team that is there; an agent of it, if one is named.
+fn check(state: &StateDir, team: &str, agent: Option<&str>) -> Result<TeamRow, TeamError> {
+    let db = Db::open(state)?;
+    let row = db.team(team)?;
+    if let Some(agent) = agent
+        && !db.agents(team)?.iter().any(|row| row.name == agent)
+    {
+        return Err(TeamError::NoAgent { team: team.to_owned(), agent: agent.to_owned() });
+    }
+    Ok(row)
+}
+
+/// The same, of a team that runs.
+fn check_running(state: &StateDir, team: &str, agent: Option<&str>) -> Result<TeamRow, TeamError> {
+    let row = check(state, team, agent)?;
+    match true_status(state, &row)? {
+        TeamStatus::Running => Ok(row),
+        _ => Err(TeamError::NotRunning(team.to_owned())),
+    }
+}

@@ -1,0 +1,205 @@
+//! `cloister up`: from a team file to a running team, and the start of its warden.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::oneshot;
+
+use super::logs::{Follower, Printer};
+use super::{TeamError, finish, open, runtime};
+use crate::cli::teams::{UpArgs, WardenArgs};
+use crate::exit_codes;
+use crate::launch::jail::LimitsWish;
+use crate::report::tell_line;
+use crate::signals::Signals;
+use crate::state::StateDir;
+use crate::state::db::Db;
+use crate::state::rows::{AgentRow, AgentStatus, TeamRow};
+use crate::text::printable_line;
+use crate::warden::api::{Call, Order};
+use crate::warden::channel::ChannelError;
+use crate::warden::client::Connection;
+use crate::warden::{self, Job, Started};
+
+use super::resolve::{self, Prepared};
+
+/// A sign of life, how often it turns.
+const TURN: Duration = Duration::from_millis(100);
+
+/// Starts a team.
+#[must_use]
+pub fn up(arguments: UpArgs) -> u8 {
+    finish(run(arguments))
+}
+
+fn run(arguments: UpArgs) -> Result<u8, TeamError> {
+    let state = open(&arguments.state)?;
+    let detach = arguments.detach;
+    // Everything that can be found wrong is found here, while nothing is changed.
+    let prepared = resolve::prepare(resolve::origin(arguments)?)?;
+    let name = prepared.name.clone();
+    Db::open(&state)?.add(&name, &prepared.origin, &prepared.agents)?;
+    let begun = begin(&state, &prepared);
+    if begun.is_err() {
+        take_back(&state, &name);
+    }
+    begun?;
+    if detach {
+        return Ok(exit_codes::OK);
+    }
+    follow(&state, &name, &prepared.agents)
+}
+
+/// Starts a team again that is in the database. Its file is read again, as it is now.
+pub(super) fn start_again(state: &StateDir, row: &TeamRow) -> Result<u8, TeamError> {
+    let prepared = resolve::prepare(row.origin.clone())?;
+    if prepared.name != row.name {
+        let (file, now) = (row.origin.file.display(), &prepared.name);
+        let words = format!("{file} is the file of team {now} now: start that with `cloister up`");
+        return Err(TeamError::Refused(words));
+    }
+    Db::open(state)?.begin_again(&row.name, &prepared.agents)?;
+    begin(state, &prepared)?;
+    Ok(exit_codes::OK)
+}
+
+/// Starts the warden and waits for its word.
+fn begin(state: &StateDir, prepared: &Prepared) -> Result<(), TeamError> {
+    let name = &prepared.name;
+    state.make_team(name)?;
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen().map_err(setup("the signal handlers"))?;
+        let mut starter = warden::start(state, name).map_err(setup("the team's warden"))?;
+        let bar = spinner();
+        let started = tokio::select! {
+            started = async {
+                // One that ends early has said why.
+                starter.hand_over(&prepared.plan, &prepared.descriptors).await.ok();
+                starter.wait(|what| bar.set_message(what.to_owned())).await
+            } => started,
+            signal = signals.end() => {
+                // The warden takes everything back when its starter goes.
+                drop(starter);
+                state.wait_for_lock(name)?;
+                return Err(TeamError::Told(format!("cloister: ended by signal {signal}")));
+            }
+        };
+        bar.finish_and_clear();
+        match started {
+            Ok(Started::Running) => Ok(()),
+            Ok(Started::Failed(words)) => Err(TeamError::Told(words)),
+            Err(ChannelError::Gone) => {
+                let log = state.team(name).join("warden.log");
+                let words = std::fs::read_to_string(log).unwrap_or_default();
+                let words = printable_line(&words);
+                Err(TeamError::Refused(format!("the team's warden ended without a word: {words}")))
+            }
+            Err(error) => Err(error.into()),
+        }
+    })
+}
+
+fn spinner() -> ProgressBar {
+    // Draws nothing where standard error is not a terminal.
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("cloister: {msg} {spinner} {elapsed}") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(TURN);
+    bar
+}
+
+fn setup(what: &'static str) -> impl Fn(io::Error) -> TeamError {
+    move |source| TeamError::Setup { what, source }
+}
+
+/// Removes what a start that failed has left.
+fn take_back(state: &StateDir, name: &str) {
+    let removed = state.wait_for_lock(name).and_then(|lock| {
+        state.remove_team(name, &lock)?;
+        Db::open(state)?.remove(name)
+    });
+    if let Err(error) = removed {
+        tell_line(crate::report::describe(&error, Some(error.remedy())));
+    }
+}
+
+/// Shows what the agents write until the team has ended.
+fn follow(state: &StateDir, name: &str, agents: &[AgentRow]) -> Result<u8, TeamError> {
+    let names: Vec<String> = agents.iter().map(|agent| agent.name.clone()).collect();
+    let follower = Follower::new(state, name, &names)?;
+    let (tell, ended) = oneshot::channel();
+    // It waits for files and for a lock, which the runtime can't.
+    std::thread::Builder::new()
+        .name("logs".into())
+        .spawn(move || tell.send(follower.run(&mut Printer::new(true, false))).ok())
+        .map_err(setup("a thread"))?;
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen().map_err(setup("the signal handlers"))?;
+        let mut ended = ended;
+        let mut asked = false;
+        loop {
+            tokio::select! {
+                done = &mut ended => {
+                    done.map_err(|_| ChannelError::Gone)??;
+                    break;
+                }
+                signal = signals.end() => {
+                    if asked {
+                        // The warden goes on with its end.
+                        return Ok(exit_codes::of_signal(signal));
+                    }
+                    asked = true;
+                    tell_line("cloister: stopping the team; once more to leave it alone");
+                    let call = Call::Order { agent: None, order: Order::Stop };
+                    // Its answer is the end, which the lock tells.
+                    let connection = Connection::call(state, name, &call).await;
+                    tokio::spawn(async move {
+                        if let Ok(mut connection) = connection {
+                            connection.reply().await.ok();
+                        }
+                    });
+                }
+            }
+        }
+        summary(state, name)
+    })
+}
+
+/// Tells how the agents ended.
+fn summary(state: &StateDir, name: &str) -> Result<u8, TeamError> {
+    let db = Db::open(state)?;
+    let team = db.team(name)?;
+    let mut code = exit_codes::OK;
+    if !team.detail.is_empty() {
+        tell_line(format_args!("cloister: {name}: {}", printable_line(&team.detail)));
+        code = exit_codes::AGENT_FAILED;
+    }
+    for agent in db.agents(name)? {
+        if agent.status != AgentStatus::Succeeded {
+            code = exit_codes::AGENT_FAILED;
+            let detail = printable_line(&agent.detail);
+            let status = agent.status.word();
+            tell_line(format_args!("cloister: {name}/{}: {status} {detail}", agent.name));
+        }
+    }
+    Ok(code)
+}
+
+/// A team's own process.
+#[must_use]
+pub fn warden(arguments: WardenArgs, limits: LimitsWish) -> u8 {
+    let state = match StateDir::open(Some(&arguments.state)) {
+        Ok(state) => state,
+        Err(error) => {
+            tell_line(crate::report::describe(&error, Some(error.remedy())));
+            return exit_codes::FAILED;
+        }
+    };
+    let resolve = |row: &TeamRow, plan: &[u8], descriptors: Vec<OwnedFd>| {
+        resolve::recipe(row, plan, descriptors, limits)
+    };
+    warden::run(&Job { state, name: arguments.team.team, resolve: &resolve })
+}

@@ -1,0 +1,50 @@
+//! A command's calls to a team's warden.
+
+use std::os::fd::OwnedFd;
+
+use super::api::{Call, Reply, VERSION};
+use super::channel::{Channel, ChannelError};
+use crate::state::{CONTROL, StateDir};
+
+/// A call that was made.
+#[derive(Debug)]
+pub struct Connection {
+    channel: Channel,
+}
+
+impl Connection {
+    /// Connects to a team's warden and makes a call.
+    ///
+    /// # Errors
+    /// The team does not run.
+    pub async fn call(state: &StateDir, team: &str, call: &Call) -> Result<Self, ChannelError> {
+        let mut channel = Channel::connect(&state.team(team), CONTROL).await?;
+        channel.send(&Call::Hello { version: VERSION }, &[]).await?;
+        channel.send(call, &[]).await?;
+        Ok(Self { channel })
+    }
+
+    /// The next reply; an error if the warden has gone.
+    ///
+    /// # Errors
+    /// The connection ended or broke.
+    pub async fn reply(&mut self) -> Result<Reply, ChannelError> {
+        self.channel.receive().await?.ok_or(ChannelError::Gone)
+    }
+
+    /// Says something more on the same call.
+    ///
+    /// # Errors
+    /// The warden has gone.
+    pub async fn say(&mut self, call: &Call) -> Result<(), ChannelError> {
+        self.channel.send(call, &[]).await
+    }
+
+    /// The descriptors that came with a reply.
+    ///
+    /// # Errors
+    /// They did not come.
+    pub fn descriptors(&mut self, count: u8) -> Result<Vec<OwnedFd>, ChannelError> {
+        self.channel.take_descriptors(usize::from(count))
+    }
+}

@@ -1,0 +1,313 @@
+//! The warden: a team's process on the host. It starts the team's machine, watches its agents,
+//! writes their logs, and answers the commands of its user over a socket. It outlives the command
+//! that started it, and ends with its team.
+
+pub mod api;
+
+pub mod channel;
+
+pub mod client;
+
+pub mod events;
+
+pub mod log;
+
+pub mod recipe;
+
+mod agent;
+
+mod output;
+
+mod serve;
+
+mod start;
+
+mod team;
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::LocalSet;
+
+use api::{Handover, Progress};
+use channel::{Channel, ChannelError};
+use events::Event;
+use recipe::Recipe;
+use team::Team;
+
+use crate::commands::clean_up;
+use crate::exit_codes;
+use crate::machine::{Machine, MachineEnd, StartReport};
+use crate::report::{chain, describe, tell_line};
+use crate::signals::Signals;
+use crate::state::db::Db;
+use crate::state::rows::{TeamRow, TeamStatus};
+use crate::state::{CONTROL, StateDir, StateError, TeamLock};
+
+pub use start::{Started, Starter, start};
+
+/// Why a warden could not start its team.
+#[derive(Debug, thiserror::Error)]
+pub enum WardenError {
+    /// Another one runs the team.
+    #[error("team {0} runs already")]
+    Running(String),
+    /// The state can't be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The runtime, the socket or a signal handler can't be made.
+    #[error("can't set up {what}")]
+    Setup {
+        /// What.
+        what: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The command that started it has gone.
+    #[error("the command that started it has gone")]
+    StarterGone(#[source] ChannelError),
+    /// It was asked to end before it had begun.
+    #[error("a signal ended it")]
+    Signal(u8),
+    /// The team can't be started; already in words, with what to do.
+    #[error("{0}")]
+    Team(String),
+}
+
+/// From a team's row, and the plan with its descriptors that was handed over, to something that can
+/// run; or why not, in words.
+pub type Resolve<'a> = dyn Fn(&TeamRow, &[u8], Vec<OwnedFd>) -> Result<Recipe, String> + 'a;
+
+/// What a warden needs: the row says what to run, `resolve` makes it ready.
+pub struct Job<'a> {
+    /// The state's directory.
+    pub state: StateDir,
+    /// The team's name.
+    pub name: String,
+    /// Makes it ready.
+    pub resolve: &'a Resolve<'a>,
+}
+
+impl std::fmt::Debug for Job<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Runs a team to its end. Standard input is the connection to the command that starts it.
+#[must_use]
+pub fn run(job: &Job<'_>) -> u8 {
+    // A Ctrl-C at the starter's terminal is not for this process. It leads no group yet: it was just
+    // started by another process.
+    if let Err(error) = rustix::process::setsid() {
+        tell_line(format_args!("cloister: can't leave the terminal: {error}"));
+        return exit_codes::FAILED;
+    }
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tell_line(format_args!("cloister: can't set up the runtime: {error}"));
+            return exit_codes::FAILED;
+        }
+    };
+    let code = LocalSet::new().block_on(&runtime, async {
+        let mut starter = match connect_starter() {
+            Ok(starter) => starter,
+            Err(error) => {
+                tell_line(format_args!("cloister: not started by `cloister up`: {error}"));
+                return exit_codes::FAILED;
+            }
+        };
+        match begin_and_serve(job, &mut starter).await {
+            Ok(code) => code,
+            Err(error) => {
+                let words = match &error {
+                    WardenError::Team(words) => words.clone(),
+                    WardenError::State(error) => describe(error, Some(error.remedy())),
+                    error => describe(error, None),
+                };
+                tell_line(&words);
+                // It may have gone, and the team's row says the same.
+                starter.send(&Progress::Failed { words }, &[]).await.ok();
+                exit_codes::FAILED
+            }
+        }
+    });
+    // What may still sit in a read of a stream is not waited for.
+    runtime.shutdown_background();
+    code
+}
+
+fn connect_starter() -> std::io::Result<Channel> {
+    let stream = std::io::stdin().as_fd().try_clone_to_owned()?;
+    let stream = std::os::unix::net::UnixStream::from(stream);
+    stream.set_nonblocking(true)?;
+    Ok(Channel::new(UnixStream::from_std(stream)?))
+}
+
+/// The recipe: lock, resolve, start, serve, end.
+async fn begin_and_serve(job: &Job<'_>, starter: &mut Channel) -> Result<u8, WardenError> {
+    let lock = job.state.lock(&job.name)?.ok_or_else(|| WardenError::Running(job.name.clone()))?;
+    let db = Db::open(&job.state)?;
+    let row = db.team(&job.name)?;
+    let mut signals = Signals::listen()
+        .map_err(|source| WardenError::Setup { what: "the signal handlers", source })?;
+    let started = start_team(job, &row, db, starter, &mut signals).await;
+    let running = match started {
+        Ok(running) => running,
+        Err(error) => {
+            let words = match &error {
+                WardenError::Team(words) => words.clone(),
+                error => chain(error),
+            };
+            Db::open(&job.state)?.set_team(&job.name, TeamStatus::Failed, &words)?;
+            return Err(error);
+        }
+    };
+    Ok(serve_to_the_end(job, running, starter, &mut signals, &lock).await)
+}
+
+/// A team that runs.
+struct Running {
+    team: std::rc::Rc<Team>,
+    listener: UnixListener,
+    agents: tokio::task::JoinSet<()>,
+    _held: Vec<OwnedFd>,
+}
+
+async fn start_team(
+    job: &Job<'_>,
+    row: &TeamRow,
+    db: Db,
+    starter: &mut Channel,
+    signals: &mut Signals,
+) -> Result<Running, WardenError> {
+    let (plan, descriptors) = take_over(starter).await.map_err(WardenError::StarterGone)?;
+    let recipe = (job.resolve)(row, &plan, descriptors).map_err(WardenError::Team)?;
+    clean_up(&recipe.launch.jail);
+    let folder = job.state.team(&job.name);
+    let listener = channel::listen(&folder, CONTROL)
+        .map_err(|source| WardenError::Setup { what: "the team's socket", source })?;
+    tell_progress(starter, "starting the machine").await?;
+    let mut machine = tokio::select! {
+        machine = Machine::start(recipe.launch) => {
+            machine.map_err(|error| WardenError::Team(describe(&error, error.remedy())))?
+        }
+        signal = signals.end() => return Err(WardenError::Signal(signal)),
+        gone = starter.receive::<Progress>() => return Err(WardenError::StarterGone(
+            gone.err().unwrap_or(ChannelError::Gone),
+        )),
+    };
+    let started = started_words(machine.start_report());
+    let happenings = machine.take_happenings();
+    let (team, tasks) = Team::new(recipe.name, machine, recipe.agents, &job.state, db)?;
+    team.note(&Event::now("machine-started", started));
+    if let Some(happenings) = happenings {
+        tokio::task::spawn_local(std::rc::Rc::clone(&team).listen(happenings));
+    }
+    let mut agents = tokio::task::JoinSet::new();
+    for task in tasks {
+        agents.spawn_local(task);
+    }
+    Ok(Running { team, listener, agents, _held: recipe.held })
+}
+
+/// How long the machine's start took, and the guest's share of it.
+fn started_words(report: &StartReport) -> String {
+    let since =
+        |begin: u64, end: u64| Duration::from_nanos(end.saturating_sub(begin)).as_secs_f64();
+    let whole = since(report.begin_ns, report.ready_ns) * 1000.0;
+    let guest = since(report.vmm.entry_ns, report.ready_ns) * 1000.0;
+    format!("ready after {whole:.1} ms, {guest:.1} ms of them in the guest")
+}
+
+/// Most bytes of a plan: a team file has at most 256 KiB, and each of its values is there once, with
+/// where it comes from.
+const MAX_PLAN: usize = 16 << 20;
+
+/// What the starter hands over.
+async fn take_over(starter: &mut Channel) -> Result<(Vec<u8>, Vec<OwnedFd>), ChannelError> {
+    let (mut plan, mut descriptors) = (Vec::new(), Vec::new());
+    loop {
+        match starter.receive().await?.ok_or(ChannelError::Gone)? {
+            Handover::Plan(part) if plan.len() < MAX_PLAN => plan.extend(part),
+            Handover::Plan(_) => return Err(ChannelError::Gone),
+            Handover::Descriptors(count) => {
+                descriptors.extend(starter.take_descriptors(usize::from(count))?);
+            }
+            Handover::Begin => return Ok((plan, descriptors)),
+        }
+    }
+}
+
+async fn tell_progress(starter: &mut Channel, what: &str) -> Result<(), WardenError> {
+    let progress = Progress::Doing(what.to_owned());
+    starter.send(&progress, &[]).await.map_err(WardenError::StarterGone)
+}
+
+async fn serve_to_the_end(
+    job: &Job<'_>,
+    running: Running,
+    starter: &mut Channel,
+    signals: &mut Signals,
+    _lock: &TeamLock,
+) -> u8 {
+    let Running { team, listener, mut agents, _held } = running;
+    let serving = tokio::task::spawn_local(serve::serve(std::rc::Rc::clone(&team), listener));
+    note(job, TeamStatus::Running, "");
+    team.first_agents_begun().await;
+    // From here on it does not matter whether the starter lives.
+    starter.send(&Progress::Ready, &[]).await.ok();
+
+    let end = watch(&team, signals).await;
+    team.stop_all().await;
+    agents.abort_all();
+    while agents.join_next().await.is_some() {}
+    let (status, detail) = match end {
+        Some(end) => (TeamStatus::Failed, chain(&*end)),
+        None => (TeamStatus::Ended, String::new()),
+    };
+    team.note(&Event::now("machine-ended", detail.clone()));
+    // Now nothing of it is left but its row and its logs.
+    end_machine(&team).await;
+    note(job, status, &detail);
+    // Who follows learns of the end when it is true.
+    team.ending.send_replace(true);
+    tokio::task::yield_now().await;
+    serving.abort();
+    serving.await.ok();
+    std::fs::remove_file(job.state.team(&job.name).join(CONTROL)).ok();
+    exit_codes::OK
+}
+
+/// Waits until the team is to end. `Some`: its machine did, by itself.
+async fn watch(team: &Team, signals: &mut Signals) -> Option<Arc<MachineEnd>> {
+    let mut ending = team.ending.subscribe();
+    tokio::select! {
+        end = team.machine.ended() => Some(end),
+        () = team.all_final() => None,
+        _ = ending.wait_for(|ending| *ending) => None,
+        _signal = signals.end() => None,
+    }
+}
+
+async fn end_machine(team: &Team) {
+    // Its clean end first; a guest that does not power itself off is stopped.
+    if team.machine.power_off().await.is_ok() {
+        let ended = tokio::time::timeout(crate::machine::STOP_LIMIT, team.machine.ended()).await;
+        if ended.is_ok() {
+            return;
+        }
+    }
+    team.machine.kill().await;
+}
+
+fn note(job: &Job<'_>, status: TeamStatus, detail: &str) {
+    let noted = Db::open(&job.state).and_then(|db| db.set_team(&job.name, status, detail));
+    if let Err(error) = noted {
+        tell_line(describe(&error, Some(error.remedy())));
+    }
+}

@@ -1,0 +1,252 @@
+//! The warden's socket: each connection is served by a task of its own.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+
+use cloister_protocol::agent::{Direction, Place};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::api::{Call, ExecCall, Order, Reply, VERSION};
+use super::channel::{Channel, ChannelError};
+use super::team::Team;
+use crate::machine::{Command, CopySpec, ExecError, ExecSpec, StdioSpec, Streams, set_variable};
+use crate::report::{chain, tell_line};
+
+/// Most connections at once: more wait to be accepted.
+const MAX_CONNECTIONS: usize = 256;
+
+/// Serves connections until the team ends.
+pub(super) async fn serve(team: Rc<Team>, listener: UnixListener) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    let team = Rc::clone(&team);
+                    connections.spawn_local(async move {
+                        // A command that went away, or broke the protocol, ends its connection only.
+                        connection(team, stream).await.ok();
+                    });
+                }
+                Err(error) => {
+                    // Too many open files, say: the next end of a connection may help.
+                    tell_line(format_args!("cloister: can't accept a connection: {error}"));
+                    if connections.join_next().await.is_none() {
+                        return;
+                    }
+                }
+            },
+            Some(_ended) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn connection(team: Rc<Team>, stream: UnixStream) -> Result<(), ChannelError> {
+    // The socket's directory is this user's own; this is for one that root has opened to others.
+    let peer = stream.peer_cred().map_err(ChannelError::Broken)?;
+    if ![0, rustix::process::geteuid().as_raw()].contains(&peer.uid()) {
+        return Ok(());
+    }
+    let mut channel = Channel::new(stream);
+    match channel.receive().await? {
+        Some(Call::Hello { version: VERSION }) => {}
+        Some(_) => {
+            let words = format!("the team's warden speaks version {VERSION}: restart the team");
+            return channel.send(&Reply::Refused { words }, &[]).await;
+        }
+        None => return Ok(()),
+    }
+    match channel.receive().await? {
+        Some(Call::Exec(call)) => exec(&team, call, channel).await,
+        Some(Call::Copy { agent, direction }) => copy(&team, &agent, direction, channel).await,
+        Some(Call::Attach { agents }) => attach(&team, &agents, channel).await,
+        Some(Call::Order { agent, order }) => obey(&team, agent.as_deref(), order, channel).await,
+        Some(Call::Usage) => usage(&team, channel).await,
+        Some(Call::Processes) => channel.send(&Reply::Processes(team.processes()), &[]).await,
+        Some(Call::Hello { .. } | Call::Signal(_) | Call::Resize(_)) | None => Ok(()),
+    }
+}
+
+/// The number of the agent, or the refusal.
+async fn find(
+    team: &Team,
+    agent: &str,
+    channel: &mut Channel,
+) -> Result<Option<usize>, ChannelError> {
+    let found = team.find(agent);
+    if found.is_none() {
+        let words = format!("team {} has no agent {agent:?}", team.name);
+        channel.send(&Reply::Refused { words }, &[]).await?;
+    }
+    Ok(found)
+}
+
+async fn exec(team: &Team, call: ExecCall, mut channel: Channel) -> Result<(), ChannelError> {
+    let Some(index) = find(team, &call.agent, &mut channel).await? else { return Ok(()) };
+    let Some(recipe) = team.recipes.get(index) else { return Ok(()) };
+    let mut environment = recipe.exec.environment.clone();
+    for (name, value) in &call.environment {
+        set_variable(&mut environment, name, value);
+    }
+    let spec = ExecSpec {
+        arguments: call.arguments,
+        environment,
+        directory: call.directory.unwrap_or_else(|| recipe.exec.directory.clone()),
+        stdio: match call.terminal {
+            Some(size) => StdioSpec::Terminal(size),
+            None => StdioSpec::Pipes { stdin: call.stdin },
+        },
+        timeout: None,
+        place: Place::Agent { agent: recipe.spec.agent, user: recipe.user },
+    };
+    let command = team.machine.exec(spec).await;
+    run(command, channel).await
+}
+
+async fn copy(
+    team: &Team,
+    agent: &str,
+    direction: Direction,
+    mut channel: Channel,
+) -> Result<(), ChannelError> {
+    let Some(index) = find(team, agent, &mut channel).await? else { return Ok(()) };
+    let Some(recipe) = team.recipes.get(index) else { return Ok(()) };
+    let spec = CopySpec { agent: recipe.spec.agent, user: recipe.user, direction };
+    let command = team.machine.copy(spec).await;
+    run(command, channel).await
+}
+
+/// Hands a command's streams over and follows it to its end.
+async fn run(
+    command: Result<Command, ExecError>,
+    mut channel: Channel,
+) -> Result<(), ChannelError> {
+    let mut command = match command {
+        Ok(command) => command,
+        Err(error) => {
+            let reason = match &error {
+                ExecError::Failed { reason, .. } => Some(*reason),
+                _ => None,
+            };
+            let reply = Reply::NotStarted { reason, words: chain(&error) };
+            return channel.send(&reply, &[]).await;
+        }
+    };
+    // The vmm serves these: no byte of them passes here.
+    let streams: Vec<OwnedFd> = match command.take_streams() {
+        Some(Streams::Terminal(stream)) => vec![stream.into()],
+        Some(Streams::Pipes { stdin, stdout, stderr }) => {
+            stdin.into_iter().chain([stdout, stderr]).map(Into::into).collect()
+        }
+        None => Vec::new(),
+    };
+    let descriptors = u8::try_from(streams.len()).unwrap_or(u8::MAX);
+    let borrowed: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
+    channel.send(&Reply::Started { descriptors }, &borrowed).await?;
+    drop(streams);
+    loop {
+        tokio::select! {
+            status = command.wait() => {
+                return match status {
+                    Ok(status) => channel.send(&Reply::Exited(status), &[]).await,
+                    Err(_) => channel.send(&Reply::Ended, &[]).await,
+                };
+            }
+            call = channel.receive() => match call {
+                Ok(Some(Call::Signal(signal))) => { command.signal(signal).await.ok(); }
+                Ok(Some(Call::Resize(size))) => { command.resize(size).await.ok(); }
+                // Whoever started it has gone: it is hung up, and killed if it does not mind.
+                _ => {
+                    command.signal(SIGHUP).await.ok();
+                    if tokio::time::timeout(HANG_UP_GRACE, command.wait()).await.is_err() {
+                        command.signal(SIGKILL).await.ok();
+                    }
+                    return Ok(());
+                }
+            },
+        }
+    }
+}
+
+const SIGHUP: u8 = 1;
+const SIGKILL: u8 = 9;
+/// How long a command may go on without the one who started it.
+const HANG_UP_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
+
+async fn attach(team: &Team, agents: &[String], mut channel: Channel) -> Result<(), ChannelError> {
+    for agent in agents {
+        if find(team, agent, &mut channel).await?.is_none() {
+            return Ok(());
+        }
+    }
+    let mut pieces = team.followers.subscribe();
+    let mut ending = team.ending.subscribe();
+    channel.send(&Reply::Done, &[]).await?;
+    loop {
+        let piece = tokio::select! {
+            // What was written before the end comes first.
+            biased;
+            piece = pieces.recv() => piece,
+            _ = ending.wait_for(|ending| *ending) => {
+                return channel.send(&Reply::Ended, &[]).await;
+            }
+            gone = channel.receive::<Call>() => match gone {
+                Ok(Some(_)) => continue,
+                _ => return Ok(()),
+            },
+        };
+        let reply = match piece {
+            Ok(piece) => {
+                let Some(recipe) = team.recipes.get(piece.agent) else { continue };
+                if !agents.is_empty() && !agents.contains(&recipe.name) {
+                    continue;
+                }
+                let agent = recipe.name.clone();
+                Reply::Output { agent, source: piece.source, bytes: piece.bytes.to_vec() }
+            }
+            Err(RecvError::Lagged(count)) => Reply::Lost { count },
+            Err(RecvError::Closed) => Reply::Ended,
+        };
+        channel.send(&reply, &[]).await?;
+    }
+}
+
+async fn obey(
+    team: &Rc<Team>,
+    agent: Option<&str>,
+    order: Order,
+    mut channel: Channel,
+) -> Result<(), ChannelError> {
+    match (agent, order) {
+        (Some(agent), order) => {
+            let Some(index) = find(team, agent, &mut channel).await? else { return Ok(()) };
+            team.order(index, order).await;
+        }
+        // The machine goes with its agents; the answer is the end of the connection, and the lock.
+        (None, Order::Stop) => {
+            team.stop_all().await;
+            team.ending.send_replace(true);
+        }
+        (None, order) => {
+            for index in 0..team.recipes.len() {
+                team.order(index, order).await;
+            }
+        }
+    }
+    channel.send(&Reply::Done, &[]).await
+}
+
+async fn usage(team: &Team, mut channel: Channel) -> Result<(), ChannelError> {
+    let mut all = Vec::new();
+    for recipe in &team.recipes {
+        match team.machine.agent_usage(recipe.spec.agent).await {
+            Ok(Some(usage)) => all.push((recipe.name.clone(), usage)),
+            Ok(None) => {}
+            Err(error) => {
+                return channel.send(&Reply::Refused { words: chain(&error) }, &[]).await;
+            }
+        }
+    }
+    channel.send(&Reply::Usage(all), &[]).await
+}

@@ -1,0 +1,206 @@
+//! A running team: its machine, and what is known of its agents, shared by everything that the
+//! warden does at once (on one thread).
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+
+use cloister_protocol::agent::Notice;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use super::agent;
+use super::api::Order;
+use super::events::{Event, EventLog};
+use super::log::Log;
+use super::output::{Piece, Sink};
+use super::recipe::AgentRecipe;
+use crate::machine::{Happening, Machine};
+use crate::report::tell_line;
+use crate::state::db::Db;
+use crate::state::rows::{AgentRow, AgentStatus};
+use crate::state::{StateDir, StateError};
+
+/// Pieces of output that a slow follower may be behind.
+const FOLLOWED: usize = 256;
+/// Orders that wait for an agent.
+const ORDERS: usize = 16;
+
+/// An order, and who waits until it is carried out.
+pub(super) type Ordered = (Order, oneshot::Sender<()>);
+
+/// A running team.
+#[derive(Debug)]
+pub(super) struct Team {
+    pub(super) name: String,
+    pub(super) machine: Machine,
+    pub(super) recipes: Vec<AgentRecipe>,
+    /// How the agents stand, as in the database.
+    pub(super) rows: watch::Sender<Vec<AgentRow>>,
+    pub(super) followers: broadcast::Sender<Piece>,
+    pub(super) orders: Vec<mpsc::Sender<Ordered>>,
+    /// The team is to end.
+    pub(super) ending: watch::Sender<bool>,
+    logs: Vec<Arc<Mutex<Log>>>,
+    events: RefCell<EventLog>,
+    db: Db,
+}
+
+impl Team {
+    /// A team whose machine runs, and its agents' tasks, to be run beside each other.
+    pub(super) fn new(
+        name: String,
+        machine: Machine,
+        recipes: Vec<AgentRecipe>,
+        state: &StateDir,
+        db: Db,
+    ) -> Result<(Rc<Self>, Vec<impl Future<Output = ()> + use<>>), StateError> {
+        let folder = state.logs(&name);
+        let wrap = |source| StateError::Io { what: "open a log in", path: folder.clone(), source };
+        let logs = recipes
+            .iter()
+            .map(|agent| Log::open(&folder.join(format!("{}.log", agent.name))))
+            .map(|log| log.map(|log| Arc::new(Mutex::new(log))))
+            .collect::<Result<_, _>>()
+            .map_err(wrap)?;
+        let events = RefCell::new(EventLog::open(&folder).map_err(wrap)?);
+        let rows = recipes.iter().map(|one| AgentRow::new(one.name.clone(), one.image.clone()));
+        let (rows, _) = watch::channel(rows.collect());
+        let (followers, _) = broadcast::channel(FOLLOWED);
+        let (ending, _) = watch::channel(false);
+        let (orders, queues): (Vec<_>, Vec<_>) =
+            recipes.iter().map(|_| mpsc::channel(ORDERS)).unzip();
+        let team =
+            Self { name, machine, recipes, rows, followers, orders, ending, logs, events, db };
+        let team = Rc::new(team);
+        let tasks = queues
+            .into_iter()
+            .enumerate()
+            .map(|(index, queue)| agent::supervise(Rc::clone(&team), index, queue))
+            .collect();
+        Ok((team, tasks))
+    }
+
+    /// The number of the agent of this name.
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.recipes.iter().position(|agent| agent.name == name)
+    }
+
+    /// Where an agent's output goes.
+    pub(super) fn sink(&self, agent: usize) -> Option<Sink> {
+        let log = Arc::clone(self.logs.get(agent)?);
+        Some(Sink { agent, log, followers: self.followers.clone() })
+    }
+
+    /// The team's processes on the host.
+    pub(super) fn processes(&self) -> Vec<(String, i32)> {
+        let own = ("warden", Some(std::process::id()));
+        let all =
+            [own, ("vmm", self.machine.vmm_id()), ("file-server", self.machine.file_server_id())];
+        let id = |id: Option<u32>| id.and_then(|id| i32::try_from(id).ok());
+        all.into_iter().filter_map(|(role, pid)| Some((role.to_owned(), id(pid)?))).collect()
+    }
+
+    /// How an agent stands.
+    pub(super) fn status(&self, agent: usize) -> Option<AgentStatus> {
+        self.rows.borrow().get(agent).map(|row| row.status)
+    }
+
+    /// Changes what is known of an agent, here and in the database.
+    pub(super) fn change(&self, agent: usize, change: impl FnOnce(&mut AgentRow)) {
+        let mut changed = None;
+        self.rows.send_modify(|rows| {
+            if let Some(row) = rows.get_mut(agent) {
+                change(row);
+                changed = Some(row.clone());
+            }
+        });
+        if let Some(row) = changed {
+            // What can't be written is told; the agents run on.
+            if let Err(error) = self.db.set_agent(&self.name, &row) {
+                tell_line(crate::report::describe(&error, Some(error.remedy())));
+            }
+        }
+    }
+
+    /// Notes something that happened, for people and programs.
+    pub(super) fn note(&self, event: &Event) {
+        if let Err(error) = self.events.borrow_mut().write(event) {
+            tell_line(format_args!("cloister: can't write the team's events: {error}"));
+        }
+    }
+
+    /// Waits until nothing of any agent is going on.
+    pub(super) async fn all_final(&self) {
+        let mut rows = self.rows.subscribe();
+        // The sender is in `self`.
+        rows.wait_for(|rows| rows.iter().all(|row| row.status.is_final())).await.ok();
+    }
+
+    /// Waits until every agent that waits for no other runs, or has failed to.
+    pub(super) async fn first_agents_begun(&self) {
+        let begun = |rows: &Vec<AgentRow>| {
+            let early = rows.iter().zip(&self.recipes).filter(|(_, one)| one.after.is_empty());
+            let waits = [AgentStatus::Waiting, AgentStatus::Starting];
+            early.into_iter().all(|(row, _)| !waits.contains(&row.status))
+        };
+        let mut rows = self.rows.subscribe();
+        let ended = self.machine.ended();
+        tokio::select! {
+            _ = rows.wait_for(begun) => {}
+            _ = ended => {}
+        }
+    }
+
+    /// Gives an order to an agent and waits until it is carried out.
+    pub(super) async fn order(&self, agent: usize, order: Order) {
+        let (done, wait) = oneshot::channel();
+        if let Some(orders) = self.orders.get(agent)
+            && orders.send((order, done)).await.is_ok()
+        {
+            // Dropped when the agent's task has ended.
+            wait.await.ok();
+        }
+    }
+
+    /// Stops every agent.
+    pub(super) async fn stop_all(self: &Rc<Self>) {
+        let mut all = tokio::task::JoinSet::new();
+        for agent in 0..self.recipes.len() {
+            let team = Rc::clone(self);
+            all.spawn_local(async move { team.order(agent, Order::Stop).await });
+        }
+        while all.join_next().await.is_some() {}
+    }
+
+    /// Takes what the machine tells of agents, to its end.
+    pub(super) async fn listen(self: Rc<Self>, mut happenings: mpsc::Receiver<Happening>) {
+        while let Some(happening) = happenings.recv().await {
+            let (agent, event) = match happening {
+                Happening::Notice { agent, notice } => (agent, Event::of_notice(&notice)),
+                Happening::Gone { agent } => (agent, Event::gone()),
+            };
+            let Some(index) = usize::try_from(agent).ok().filter(|i| *i < self.recipes.len())
+            else {
+                continue;
+            };
+            self.note(&event.of(&self.recipes, index));
+        }
+    }
+}
+
+/// The words for a notice.
+pub(super) fn words(notice: &Notice) -> String {
+    match notice {
+        Notice::OutOfMemory { kills } => {
+            format!("it used up its memory: {kills} of its processes killed")
+        }
+        Notice::TooManyProcesses { refused } => {
+            format!("it has as many processes as it may: {refused} more refused")
+        }
+        Notice::ExecDenied { path } => {
+            let path = crate::text::printable_line(&String::from_utf8_lossy(path));
+            format!("it may not execute {path}")
+        }
+        Notice::Dropped { count } => format!("{count} notices left out, as there were too many"),
+    }
+}

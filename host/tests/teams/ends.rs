@@ -1,0 +1,98 @@
+//! Ends that nobody planned: kills, signals, machines that fail.
+
+use std::io::{BufRead as _, BufReader};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::bed::{Bed, one};
+use crate::harness::text;
+
+fn signal(process: i32, signal: Signal) {
+    kill_process(Pid::from_raw(process).expect("a process"), signal).expect("it runs");
+}
+
+#[test]
+fn a_killed_warden_is_seen_and_cleaned_up() {
+    let bed = Bed::new();
+    bed.up(&one("sleep 1000"));
+    signal(bed.warden("t"), Signal::KILL);
+    bed.await_that("the crash is seen", |bed| bed.ps()["teams"][0]["status"] == "crashed");
+    assert_eq!(bed.agent("a")["status"], "gone");
+    assert!(bed.ok(&["ps"]).contains("cloister rm"));
+    bed.fails(&["exec", "t/a", "--", "true"], 125);
+    // It can be started again, or removed.
+    bed.ok(&["start", "t"]);
+    assert_eq!(bed.agent("a")["status"], "running");
+    signal(bed.warden("t"), Signal::KILL);
+    bed.await_that("the crash is seen", |bed| bed.ps()["teams"][0]["status"] == "crashed");
+    bed.ok(&["rm", "t"]);
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn a_running_team_is_not_removed_by_rm() {
+    let bed = Bed::new();
+    bed.up(&one("sleep 1000"));
+    let told = bed.fails(&["rm", "t"], 125);
+    assert!(told.contains("cloister down"), "{told}");
+    let told = bed.fails(&["up", "-d", "team.toml"], 125);
+    assert!(told.contains("there is a team \"t\" already"), "{told}");
+    assert_eq!(bed.agent("a")["status"], "running");
+    bed.ok(&["down", "t"]);
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn an_interrupt_in_the_foreground_stops_the_team() {
+    let bed = Bed::new();
+    bed.file(&one("trap 'echo bye; exit 3' TERM; echo ready; while :; do sleep 1; done"));
+    let mut up = bed.start(&["up", "team.toml"]);
+    let mut lines = BufReader::new(up.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "a | ready");
+    signal(i32::try_from(up.id()).unwrap(), Signal::INT);
+    assert_eq!(lines.next().unwrap().unwrap(), "a | bye");
+    assert_eq!(up.wait().unwrap().code(), Some(1));
+    assert_eq!(bed.agent("a")["status"], "stopped");
+    assert_eq!(bed.ps()["teams"][0]["status"], "ended");
+}
+
+#[test]
+fn an_interrupt_or_a_kill_during_the_start_takes_it_back() {
+    for end in [Signal::INT, Signal::KILL] {
+        // Its guest never says that it is ready.
+        let bed = Bed::with("mute");
+        bed.file(&one("true"));
+        let mut up = bed.start(&["up", "-d", "team.toml"]);
+        bed.await_that("it starts", |bed| bed.ps()["teams"][0]["status"] == "starting");
+        signal(i32::try_from(up.id()).unwrap(), end);
+        let code = up.wait().unwrap().code();
+        if end == Signal::INT {
+            assert_eq!(code, Some(125));
+        } else {
+            // The warden notices by itself, and `rm` removes the rest.
+            bed.await_that("the warden ends", |bed| bed.ps()["teams"][0]["status"] == "failed");
+            bed.ok(&["rm", "t"]);
+        }
+        bed.assert_nothing_left();
+    }
+}
+
+#[test]
+fn a_machine_that_does_not_start_leaves_nothing() {
+    let bed = Bed::with("exit 5");
+    bed.file(&one("true"));
+    let told = bed.fails(&["up", "-d", "team.toml"], 125);
+    assert!(told.contains("the machine ended before it was ready"), "{told}");
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn a_machine_that_dies_is_the_teams_failure() {
+    let bed = Bed::with("panics-on-exec");
+    bed.file(&one("true"));
+    let output = bed.run(&["up", "team.toml"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let team = bed.ps()["teams"][0].clone();
+    assert_eq!(team["status"], "failed", "{team}");
+    assert!(team["detail"].as_str().unwrap().contains("panicked"), "{team}");
+}

@@ -1,0 +1,14 @@
+//! Teams, from their file to their removal: the real command and the real warden, with machines that
+//! are only played (`tests/fake_vmm`), whose agents run on this host. Here is shown what does not
+//! depend on a guest; the whole system is in the workspace's `tests/`.
+
+#[expect(dead_code, reason = "what machines alone need")]
+#[path = "../host/harness.rs"]
+mod harness;
+
+mod bed;
+
+mod ends;
+mod files;
+mod lives;
+mod looks;

@@ -44,7 +44,7 @@ test: build ## every test; whole-system tests in the lab where this machine's KV
 lint: setup ## formatting, clippy, shell scripts, licences and bans
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
-	@cargo clippy --locked -p cloister-tests --test system --test residue --test here -- -D warnings
+	@cargo clippy --locked -p cloister-tests --test system --test residue --test here --test examples -- -D warnings
 	@scripts/lint-others
 
 bench: build ## figures against QEMU's microvm in one run, into out/bench/

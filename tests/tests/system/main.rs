@@ -17,5 +17,7 @@ mod shares;
 mod signals;
 /// Standard streams: whole, apart, streamed, half-closed, slowed down, bounded.
 mod streams;
+/// Teams: containers, files, limits.
+mod teams;
 /// Terminals: size, resize, modes.
 mod terminals;

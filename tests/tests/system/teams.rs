@@ -1,0 +1,251 @@
+//! Teams as their users have them: several agents in one machine, each in its container, working on
+//! real files, bounded in everything.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cloister_tests::Call;
+use tempfile::TempDir;
+
+/// A directory for one team, with an image of a shell and its tools.
+struct Bed {
+    /// Files and images, where extended attributes of users are: an image's owners are in these.
+    folder: TempDir,
+    /// State, where locks can be waited for: not on the lab's shared files.
+    state: TempDir,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let bed = Self { folder: TempDir::new_in("/tmp").unwrap(), state: TempDir::new().unwrap() };
+        let image = bed.path("image");
+        for folder in ["bin", "tmp", "proc", "dev", "etc", "work", "out", "in", "mnt"] {
+            fs::create_dir_all(image.join(folder)).unwrap();
+        }
+        fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
+        fs::set_permissions(image.join("bin/busybox"), fs::Permissions::from_mode(0o755)).unwrap();
+        let tools = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
+        for tool in String::from_utf8(tools).unwrap().lines().filter(|tool| *tool != "busybox") {
+            std::os::unix::fs::symlink("busybox", image.join("bin").join(tool)).unwrap();
+        }
+        fs::write(image.join("etc/secret"), "of the image\n").unwrap();
+        fs::create_dir_all(bed.path("team")).unwrap();
+        let _imported =
+            bed.call(&["image", "import", "--name", "tools"]).argument(&image).output().exits(0);
+        bed
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn call(&self, words: &[&str]) -> Call {
+        Call::cloister(words)
+            .variable("CLOISTER_STATE", self.state.path().join("state"))
+            .variable("CLOISTER_STORE", self.path("store"))
+            .variable("CLOISTER_VOLUMES", self.path("volumes"))
+    }
+
+    /// Starts a team; comes back when it runs.
+    fn up(&self, team: &str) {
+        let file = self.path("team/team.toml");
+        fs::write(&file, team).unwrap();
+        let _up = self.call(&["up", "-d"]).argument(&file).output().exits(0);
+    }
+
+    /// What a command in an agent's container wrote on both streams, and its code.
+    fn exec(&self, agent: &str, script: &str) -> (i32, String) {
+        let call =
+            self.call(&["exec", agent]).command(["sh", "-c", &format!("{{ {script}\n}} 2>&1")]);
+        let outcome = call.output();
+        (outcome.status.code().unwrap_or(-1), outcome.text())
+    }
+
+    fn events(&self) -> String {
+        let outcome = self.call(&["logs", "--events", "t"]).output();
+        outcome.text()
+    }
+
+    fn await_event(&self, word: &str) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while !self.events().contains(word) {
+            assert!(Instant::now() < end, "no {word}: {}", self.events());
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    /// Takes the team down and asserts that nothing of it is left.
+    fn down(&self) {
+        let _down = self.call(&["down", "t"]).output().exits(0);
+        let ps = self.call(&["ps", "-a", "--json"]).output().exits(0);
+        assert!(ps.text().contains("\"teams\": []"));
+        assert_eq!(fs::read_dir(self.state.path().join("state/teams")).unwrap().count(), 0);
+    }
+}
+
+const SLEEPER: &str = "image = \"tools\"\ncommand = [\"sleep\", \"100000\"]\n";
+
+#[test]
+fn agents_work_on_real_files_one_after_the_other() {
+    let bed = Bed::new();
+    fs::create_dir(bed.path("team/documents")).unwrap();
+    fs::create_dir(bed.path("team/result")).unwrap();
+    for number in 0..20 {
+        fs::write(bed.path("team/documents").join(format!("{number}.txt")), "word ".repeat(number))
+            .unwrap();
+    }
+    let team = r#"
+        name = "t"
+        [volumes.counts]
+        [agents.counter]
+        image = "tools"
+        command = ["sh", "-c", "cd /in && for f in *; do wc -w $f; done > /mnt/counts; touch /in/x"]
+        mounts = [
+          { source = "./documents", target = "/in" },
+          { volume = "counts", target = "/mnt", writable = true },
+        ]
+        restart = "never"
+        [agents.adder]
+        image = "tools"
+        command = ["sh", "-c", "awk '{ n += $1 } END { print n }' /mnt/counts > /out/sum; id -u; cat /etc/secret"]
+        mounts = [
+          { volume = "counts", target = "/mnt" },
+          { source = "./result", target = "/out", writable = true },
+        ]
+        after = [{ agent = "counter", condition = "succeeded" }]
+    "#;
+    // The counter fails for its last word: what is read-only can't be written.
+    let file = bed.path("team/team.toml");
+    fs::write(&file, team.replace("; touch /in/x", "")).unwrap();
+    let outcome = bed.call(&["up"]).argument(&file).output().exits(0);
+    let shown = outcome.text();
+    assert_eq!(shown, "adder | 1000\nadder | of the image\n");
+    assert_eq!(fs::read_to_string(bed.path("team/result/sum")).unwrap(), "190\n");
+    bed.down();
+    assert!(!bed.path("volumes/t").exists(), "an ephemeral team's volumes go");
+    fs::write(
+        &file,
+        team.replace("after = [{ agent = \"counter\", condition = \"succeeded\" }]", ""),
+    )
+    .unwrap();
+    let outcome = bed.call(&["up"]).argument(&file).output().exits(1);
+    assert!(outcome.stderr.contains("Read-only file system"), "{}", outcome.stderr);
+    bed.down();
+}
+
+#[test]
+fn a_container_is_what_its_file_says() {
+    let bed = Bed::new();
+    bed.up(&format!(
+        "name = \"t\"\n[agents.a]\n{SLEEPER}environment = {{ COLOUR = \"blue\" }}\ndirectory = \"/work\"\n\
+         executables = [\"/bin/busybox\"]\n\
+         [agents.b]\n{SLEEPER}root = {{ writable = \"4MiB\" }}\nuser = \"0:0\"\n"
+    ));
+    let says = |agent: &str, script: &str, wanted: &str| {
+        let (_, said) = bed.exec(agent, script);
+        assert!(said.contains(wanted), "{agent}: {script}: {said:?}, not {wanted:?}");
+    };
+    says("t/a", "id -u; id -g; hostname; pwd; echo $COLOUR", "1000\n1000\na\n/work\nblue\n");
+    says("t/a", "touch /etc/x", "Read-only file system");
+    says("t/b", "id -u; touch /etc/x && ls /etc", "0\nsecret\nx\n");
+    says("t/a", "ls /etc", "secret\n");
+    says("t/a", "grep CapBnd /proc/self/status", "0000000000000000");
+    says("t/b", "grep CapEff /proc/self/status", "0000000000000000");
+    says("t/a", "grep -E 'NoNewPrivs|Seccomp:' /proc/self/status", "NoNewPrivs:\t1\nSeccomp:\t2\n");
+    // The init is nobody's to see, and there is no /sys.
+    says("t/a", "ls /sys; cat /proc/1/environ", "ls: /sys: No such file");
+    says("t/a", "cat /proc/1/environ; ls -l /proc/1/exe", "can't open '/proc/1/environ'");
+    says("t/b", "mount -t tmpfs x /tmp", "denied");
+    says("t/b", "mknod /tmp/null c 1 3", "not permitted");
+    says("t/a", "ip addr | grep -c '^[0-9]'", "1\n");
+    says("t/a", "cp /bin/busybox /tmp/mine && chmod +x /tmp/mine && /tmp/mine true", "denied");
+    bed.await_event("exec-denied it may not execute /tmp/mine");
+    // A terminal of its own.
+    let tty = bed.call(&["exec", "-t", "t/a"]).command(["sh", "-c", "tty; stty size"]);
+    let tty = tty.output().exits(0);
+    assert!(tty.text().starts_with("/dev/pts/"), "{tty:?}");
+    // Files in both ways.
+    fs::write(bed.path("team/data"), "x".repeat(300_000)).unwrap();
+    let _in =
+        bed.call(&["cp"]).argument(bed.path("team/data")).argument("t/a:/tmp").output().exits(0);
+    says("t/a", "wc -c < /tmp/data", "300000\n");
+    let back = bed.path("team/back");
+    let _out = bed.call(&["cp", "t/a:/tmp/data"]).argument(&back).output().exits(0);
+    assert_eq!(fs::read(back).unwrap().len(), 300_000);
+    // And what the host says of its processes.
+    let inspected = bed.call(&["inspect", "--security", "t"]).output().exits(0);
+    let table = inspected.text();
+    assert!(table.contains("vmm") && table.contains("file-server"), "{table}");
+    bed.down();
+}
+
+#[test]
+fn limits_hold_and_neighbours_go_on() {
+    let bed = Bed::new();
+    bed.up(&format!(
+        "name = \"t\"\nmemory = \"512MiB\"\n\
+         [agents.hog]\n{SLEEPER}memory = \"48MiB\"\npids = 32\ntmp = \"4MiB\"\nopen-files = 64\ncpus = 0.5\n\
+         [agents.good]\n{SLEEPER}"
+    ));
+    let good = || {
+        let (code, said) = bed.exec("t/good", "echo alive");
+        assert_eq!((code, said.as_str()), (0, "alive\n"));
+    };
+    // Memory: the whole command dies, and is told of; the agent and its neighbour live.
+    let (code, said) = bed.exec("t/hog", "head -c 200000000 /dev/zero | tail -c 200000000 | wc -c");
+    assert_ne!((code, said.as_str()), (0, "200000000\n"));
+    bed.await_event("out-of-memory");
+    good();
+    let (code, _) = bed.exec("t/hog", "true");
+    assert_eq!(code, 0, "the agent lives");
+    // Processes.
+    let (_, said) = bed.exec("t/hog", "for i in $(seq 100); do sleep 5 & done; wait");
+    assert!(said.contains("can't fork"), "{said}");
+    bed.await_event("too-many-processes");
+    good();
+    // Files in memory, and open ones.
+    let (_, said) =
+        bed.exec("t/hog", "head -c 20000000 /dev/zero > /tmp/x; wc -c < /tmp/x; rm /tmp/x");
+    assert!(said.contains("head: ") && said.contains("4194304"), "{said}");
+    let (_, said) =
+        bed.exec("t/hog", "ulimit -n; for i in $(seq 3 100); do eval \"exec $i>/dev/null\"; done");
+    assert!(said.starts_with("64\n") && said.len() > 3, "{said}");
+    good();
+    // Processor time, measured in the guest while the neighbour works too.
+    let usage = || {
+        let stats = bed.call(&["stats", "--no-stream", "--json", "t/hog"]).output().exits(0);
+        let line = stats.text();
+        let value: serde_json::Value = serde_json::from_str(&line).unwrap();
+        (Instant::now(), value["cpu_us"].as_f64().unwrap())
+    };
+    let spinner = bed.call(&["exec", "t/hog"]).command(["sh", "-c", "while :; do :; done"]).spawn();
+    thread::sleep(Duration::from_secs(2));
+    let (begin, before) = usage();
+    thread::sleep(Duration::from_secs(8));
+    let (end, after) = usage();
+    let share = (after - before) / 1e6 / end.duration_since(begin).as_secs_f64();
+    good();
+    spinner.signal(rustix::process::Signal::INT);
+    drop(spinner.finish());
+    assert!((0.45..0.55).contains(&share), "{share} of a processor");
+    bed.down();
+}
+
+#[test]
+fn output_without_end_is_bounded_on_the_disk() {
+    let bed = Bed::new();
+    bed.up(&format!(
+        "name = \"t\"\n[agents.flood]\nimage = \"tools\"\ncommand = [\"yes\"]\n[agents.good]\n{SLEEPER}"
+    ));
+    thread::sleep(Duration::from_secs(5));
+    let (code, said) = bed.exec("t/good", "echo alive");
+    assert_eq!((code, said.as_str()), (0, "alive\n"));
+    let logs = fs::read_dir(bed.state.path().join("state/teams/t/logs")).unwrap();
+    let bytes: u64 = logs.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes > 0 && bytes < 18 << 20, "{bytes}");
+    bed.down();
+}

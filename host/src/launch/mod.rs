@@ -22,6 +22,8 @@ pub mod process;
 
 pub mod shares;
 
+mod share_error;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;

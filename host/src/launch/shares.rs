@@ -8,13 +8,12 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloister_file_server::control::{Command, Event, MAX_DESCRIPTORS, MAX_MESSAGE, Refusal};
-use cloister_file_server::spec::{Kind, Owner, SLOT_BYTES, SLOTS, ShareSpec, SpecError};
-use cloister_jailer::share::{ARGUMENT, REPLY_LEN, Reply, Stage, WRITABLE};
+use cloister_file_server::control::{Command, Event, MAX_DESCRIPTORS, MAX_MESSAGE};
+use cloister_file_server::spec::{Kind, MAX_SHARES, Owner, SLOT_BYTES, SLOTS, ShareSpec};
+use cloister_jailer::share::{ARGUMENT, REPLY_LEN, Reply, WRITABLE};
 use cloister_jailer::spec::CONTROL_FD;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
@@ -27,6 +26,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+
+pub use super::share_error::ShareError;
 
 use super::jail::Cell;
 use super::place;
@@ -53,109 +54,6 @@ pub struct Share {
     pub owner: Owner,
 }
 
-/// Why something is not shared.
-#[derive(Debug, thiserror::Error)]
-pub enum ShareError {
-    /// Its name or owner is out of bounds.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// Two have one name.
-    #[error("two shares have the name {name:?}")]
-    Twice {
-        /// The name.
-        name: String,
-    },
-    /// Two writable ones belong to different users.
-    #[error("the writable shares {first:?} and {second:?} belong to different users of the host")]
-    Owners {
-        /// One.
-        first: String,
-        /// The other.
-        second: String,
-    },
-    /// The jailer made no mount of it.
-    #[error("can't share {name:?}: {stage}")]
-    Mount {
-        /// The share.
-        name: String,
-        /// What was tried.
-        stage: Stage,
-        /// The system's error.
-        #[source]
-        source: io::Error,
-    },
-    /// The jailer ended without a word, or took too long.
-    #[error("can't share {name:?}: cloister-jailer did not answer")]
-    Silent {
-        /// The share.
-        name: String,
-    },
-    /// The file server does not serve it.
-    #[error("can't share {name:?}")]
-    Refused {
-        /// The share.
-        name: String,
-        /// Why.
-        #[source]
-        refusal: Refusal,
-    },
-    /// The file server ended, or said something that fits to nothing.
-    #[error("cloister-file-server did not answer as it should")]
-    Server,
-    /// The file server ended at its start.
-    #[error("cloister-file-server ended at its start ({}): {said}", describe_status(*.status))]
-    Ended {
-        /// How the process ended.
-        status: Option<ExitStatus>,
-        /// What it wrote to its standard error.
-        said: String,
-    },
-    /// The machine was started without shares, so it has no device for them.
-    #[error("the machine was started without shares, so none can be added")]
-    None,
-    /// The system refuses.
-    #[error("can't {what}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file server can't be started.
-    #[error(transparent)]
-    Process(#[from] ProcessError),
-}
-
-impl ShareError {
-    /// What a person can do about it.
-    #[must_use]
-    pub const fn remedy(&self) -> Option<&'static str> {
-        match self {
-            Self::Mount { stage: Stage::Kind, .. } => Some("share a directory or a regular file"),
-            Self::Mount { stage: Stage::Again | Stage::Same, .. } => Some(
-                "it was moved or is out of this user's reach: name it anew, without symbolic links",
-            ),
-            Self::Mount { stage: Stage::Namespaces, .. } => {
-                Some("see the check user-namespaces of `cloister doctor`")
-            }
-            Self::Refused { refusal: Refusal::Open { .. }, .. } => {
-                Some("the file server's own user must be able to enter it")
-            }
-            Self::Owners { .. } => {
-                Some("share directories of one owner, or start the team as the user who owns them")
-            }
-            Self::None => Some("start the machine with a share, or with one that is empty"),
-            Self::Process(error) => Some(error.remedy()),
-            _ => None,
-        }
-    }
-}
-
-fn describe_status(status: Option<ExitStatus>) -> String {
-    status.map_or_else(|| "its status is unknown".to_owned(), |status| status.to_string())
-}
-
 fn system(what: &'static str) -> impl Fn(rustix::io::Errno) -> ShareError {
     move |errno| ShareError::System { what, source: errno.into() }
 }
@@ -165,6 +63,9 @@ fn system(what: &'static str) -> impl Fn(rustix::io::Errno) -> ShareError {
 /// # Errors
 /// A name or an owner is out of bounds, or a name comes twice.
 pub fn check(shares: &[Share]) -> Result<(), ShareError> {
+    if shares.len() > MAX_SHARES {
+        return Err(ShareError::TooMany { count: shares.len() });
+    }
     for (index, share) in shares.iter().enumerate() {
         share.spec(Kind::Directory).validate()?;
         if shares.iter().take(index).any(|other| other.name == share.name) {
@@ -406,6 +307,8 @@ mod tests {
             writable,
             owner: Owner::All { uid: 1, gid: 1 },
         };
+        let many = vec![share("/", false); MAX_SHARES + 1];
+        assert!(matches!(check(&many), Err(ShareError::TooMany { .. })));
         let image = Share { owner: Owner::Image { first_id: 1 }, ..share("/", false) };
         assert_eq!(owner(std::slice::from_ref(&image)).unwrap(), None);
         let folder = tempfile::tempdir().unwrap();

@@ -28,6 +28,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::LocalSet;
 
@@ -106,6 +107,7 @@ pub fn run(job: &Job<'_>) -> u8 {
         tell_line(format_args!("cloister: can't leave the terminal: {error}"));
         return exit_codes::FAILED;
     }
+    raise_open_files();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -139,6 +141,13 @@ pub fn run(job: &Job<'_>) -> u8 {
     // What may still sit in a read of a stream is not waited for.
     runtime.shutdown_background();
     code
+}
+
+/// As many open files as the system allows: a team has two for each image and one for each share, output
+/// and stream. Without them only a large team fails, by an error of its own.
+pub(crate) fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).ok();
 }
 
 fn connect_starter() -> std::io::Result<Channel> {

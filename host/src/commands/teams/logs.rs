@@ -16,6 +16,7 @@ use super::attach::Shown;
 use super::{TeamError, check, finish, open, print};
 use crate::cli::teams::LogsArgs;
 use crate::exit_codes;
+use crate::report::{describe, tell_line};
 use crate::state::StateDir;
 use crate::state::db::Db;
 use crate::text::{printable, printable_line};
@@ -299,7 +300,9 @@ impl Watch {
         thread::Builder::new()
             .name("warden's end".into())
             .spawn(move || {
-                state.wait_for_lock(&team).ok();
+                if let Err(error) = state.wait_for_lock(&team) {
+                    tell_line(describe(&error, Some(error.remedy())));
+                }
                 drop(held);
             })
             .map_err(|source| TeamError::Setup { what: "a thread", source })?;

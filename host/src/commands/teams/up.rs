@@ -35,6 +35,8 @@ pub fn up(arguments: UpArgs) -> u8 {
 }
 
 fn run(arguments: UpArgs) -> Result<u8, TeamError> {
+    // Its plan comes with a descriptor for each thing that it names.
+    warden::raise_open_files();
     let state = open(&arguments.state)?;
     let detach = arguments.detach;
     // Everything that can be found wrong is found here, while nothing is changed.

@@ -49,6 +49,7 @@ lint: setup ## formatting, clippy, shell scripts, licences and bans
 
 bench: build ## figures against QEMU's microvm in one run, into out/bench/
 	@benches/run
+	@benches/teams/run
 
 fuzz: setup ## each fuzz target for a bounded time
 	@fuzz/run

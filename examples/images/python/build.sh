@@ -1,6 +1,6 @@
 #!/bin/bash
 # Makes an image with Python out of Debian's packages: a root directory as a tarball, for `cloister image import`.
-#   examples/images/python/build.sh [--output FILE]
+#   examples/images/python/build.sh [--with PACKAGE]... [--output FILE]
 # No registry is needed. The result is kept in ${CLOISTER_CACHE:-${XDG_CACHE_HOME:-~/.cache}/cloister}/images/KEY/,
 # where KEY is a hash of these scripts and of the packages' versions; two builds of the same KEY are equal, byte by byte.
 # With --output it is copied there. Exit status: 0 built, 1 failed, 2 bad usage or missing packages.
@@ -15,10 +15,11 @@ cache=${CLOISTER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/cloister}/images
 stage() { printf 'image: [%4ds] %s\n' "$SECONDS" "$1" >&2; }
 die() { echo "image: error: $1" >&2; exit "${2:-1}"; }
 
-output=''
+output='' more=()
 while (($#)); do
   case $1 in
     --output) (($# > 1)) || die '--output needs a file' 2; output=$2; shift 2 ;;
+    --with) (($# > 1)) || die '--with needs a package' 2; more+=("$2"); shift 2 ;;
     --help) sed -n '2,6s/^# \?//p' "${BASH_SOURCE[0]}"; exit 0 ;;
     *) die "unknown argument: $1 (see --help)" 2 ;;
   esac
@@ -26,9 +27,10 @@ done
 
 "$root/scripts/packages" mmdebstrap zstd
 # The lists of a fresh machine are empty, and then no version is known.
+packages+=("${more[@]}")
 versions() { apt-cache policy "${packages[@]}" | sed -n 's/^  Candidate: //p'; }
 [[ $(versions) ]] || apt-get update -qq >&2
-key=$({ versions; cat "${BASH_SOURCE[0]}" "$here/tidy"; } | sha256sum | cut -c 1-20)
+key=$({ echo "${packages[*]}"; versions; cat "${BASH_SOURCE[0]}" "$here/tidy"; } | sha256sum | cut -c 1-20)
 image=$cache/$key/python.tar.zst
 
 build() {

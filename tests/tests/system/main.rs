@@ -9,6 +9,8 @@ mod jail;
 mod machines;
 /// Many commands at once in one machine, by the library.
 mod many;
+/// Programs that find faults of file systems, on a shared directory.
+mod programs;
 /// What must be refused, with which words and which exit code.
 mod refusals;
 /// Directories of the host in the guest.
@@ -17,6 +19,7 @@ mod shares;
 mod signals;
 /// Standard streams: whole, apart, streamed, half-closed, slowed down, bounded.
 mod streams;
+mod team_bed;
 /// Teams: containers, files, limits.
 mod teams;
 /// Terminals: size, resize, modes.

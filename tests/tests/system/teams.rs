@@ -2,90 +2,10 @@
 //! real files, bounded in everything.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cloister_tests::Call;
-use tempfile::TempDir;
-
-/// A directory for one team, with an image of a shell and its tools.
-struct Bed {
-    /// Files and images, where extended attributes of users are: an image's owners are in these.
-    folder: TempDir,
-    /// State, where locks can be waited for: not on the lab's shared files.
-    state: TempDir,
-}
-
-impl Bed {
-    fn new() -> Self {
-        let bed = Self { folder: TempDir::new_in("/tmp").unwrap(), state: TempDir::new().unwrap() };
-        let image = bed.path("image");
-        for folder in ["bin", "tmp", "proc", "dev", "etc", "work", "out", "in", "mnt"] {
-            fs::create_dir_all(image.join(folder)).unwrap();
-        }
-        fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
-        fs::set_permissions(image.join("bin/busybox"), fs::Permissions::from_mode(0o755)).unwrap();
-        let tools = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;
-        for tool in String::from_utf8(tools).unwrap().lines().filter(|tool| *tool != "busybox") {
-            std::os::unix::fs::symlink("busybox", image.join("bin").join(tool)).unwrap();
-        }
-        fs::write(image.join("etc/secret"), "of the image\n").unwrap();
-        fs::create_dir_all(bed.path("team")).unwrap();
-        let _imported =
-            bed.call(&["image", "import", "--name", "tools"]).argument(&image).output().exits(0);
-        bed
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn call(&self, words: &[&str]) -> Call {
-        Call::cloister(words)
-            .variable("CLOISTER_STATE", self.state.path().join("state"))
-            .variable("CLOISTER_STORE", self.path("store"))
-            .variable("CLOISTER_VOLUMES", self.path("volumes"))
-    }
-
-    /// Starts a team; comes back when it runs.
-    fn up(&self, team: &str) {
-        let file = self.path("team/team.toml");
-        fs::write(&file, team).unwrap();
-        let _up = self.call(&["up", "-d"]).argument(&file).output().exits(0);
-    }
-
-    /// What a command in an agent's container wrote on both streams, and its code.
-    fn exec(&self, agent: &str, script: &str) -> (i32, String) {
-        let call =
-            self.call(&["exec", agent]).command(["sh", "-c", &format!("{{ {script}\n}} 2>&1")]);
-        let outcome = call.output();
-        (outcome.status.code().unwrap_or(-1), outcome.text())
-    }
-
-    fn events(&self) -> String {
-        let outcome = self.call(&["logs", "--events", "t"]).output();
-        outcome.text()
-    }
-
-    fn await_event(&self, word: &str) {
-        let end = Instant::now() + Duration::from_secs(60);
-        while !self.events().contains(word) {
-            assert!(Instant::now() < end, "no {word}: {}", self.events());
-            thread::sleep(Duration::from_millis(200));
-        }
-    }
-
-    /// Takes the team down and asserts that nothing of it is left.
-    fn down(&self) {
-        let _down = self.call(&["down", "t"]).output().exits(0);
-        let ps = self.call(&["ps", "-a", "--json"]).output().exits(0);
-        assert!(ps.text().contains("\"teams\": []"));
-        assert_eq!(fs::read_dir(self.state.path().join("state/teams")).unwrap().count(), 0);
-    }
-}
+use crate::team_bed::Bed;
 
 const SLEEPER: &str = "image = \"tools\"\ncommand = [\"sleep\", \"100000\"]\n";
 
@@ -244,7 +164,7 @@ fn output_without_end_is_bounded_on_the_disk() {
     thread::sleep(Duration::from_secs(5));
     let (code, said) = bed.exec("t/good", "echo alive");
     assert_eq!((code, said.as_str()), (0, "alive\n"));
-    let logs = fs::read_dir(bed.state.path().join("state/teams/t/logs")).unwrap();
+    let logs = fs::read_dir(bed.logs()).unwrap();
     let bytes: u64 = logs.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
     assert!(bytes > 0 && bytes < 18 << 20, "{bytes}");
     bed.down();

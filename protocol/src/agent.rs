@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::egress::Egress;
 use crate::limits::IDS_PER_AGENT;
 
 /// A container to be made. Nothing runs in it but its init until an [`Exec`](crate::message::Exec)
@@ -31,6 +32,8 @@ pub struct AgentSpec {
     /// Directories that may be written to; absolute paths in the container. `None`: whatever its
     /// mounts allow. `/dev` is always writable as far as its modes are.
     pub writable: Option<Vec<Vec<u8>>>,
+    /// What it may reach outside; `None`: nothing, and it has neither a name server nor routes.
+    pub egress: Option<Egress>,
 }
 
 /// The root file system of a container.
@@ -140,6 +143,11 @@ pub enum Notice {
     ExecDenied {
         /// As it named it, at most [`MAX_PATH`](crate::limits::MAX_PATH) bytes.
         path: Vec<u8>,
+    },
+    /// It asked for the address of a name that it may not reach.
+    NameRefused {
+        /// The name, at most [`MAX_HOST_NAME`](crate::limits::MAX_HOST_NAME) bytes.
+        name: Vec<u8>,
     },
     /// Notices were left out, because there were too many.
     Dropped {

@@ -141,7 +141,7 @@ impl Exec {
 }
 
 impl Stdio {
-    /// Ports are above the control connection's, below the wildcard, and each is given once.
+    /// Ports are above those of fixed services, below the wildcard, and each is given once.
     fn validate(self) -> Result<(), Broken> {
         match self {
             Self::Terminal { port, .. } => check_port(port),
@@ -171,6 +171,7 @@ impl Request {
             Self::Exec(exec) => exec.validate(),
             Self::CreateAgent(spec) => Ok(spec.validate()?),
             Self::Copy(copy) => copy.validate(),
+            Self::SetEgress { egress, .. } => Ok(egress.validate()?),
             Self::Signal { signal, .. } => check_signal(*signal),
             Self::Hello { .. }
             | Self::RemoveAgent { .. }
@@ -202,6 +203,7 @@ impl Event {
             | Self::AgentFailed { .. }
             | Self::AgentRemoved { .. }
             | Self::AgentUsage { .. }
+            | Self::EgressSet { .. }
             | Self::Started { .. }
             | Self::Failed { .. }
             | Self::Exited { .. }
@@ -238,7 +240,7 @@ fn check_nul(text: &[u8], place: Place) -> Result<(), Broken> {
 
 pub(crate) fn check_port(port: u32) -> Result<(), Broken> {
     // u32::MAX is VMADDR_PORT_ANY.
-    if port <= crate::CONTROL_PORT || port == u32::MAX {
+    if port <= crate::EGRESS_PORT || port == u32::MAX {
         return Err(Broken::Port { port });
     }
     Ok(())

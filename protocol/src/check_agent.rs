@@ -3,9 +3,9 @@
 use crate::agent::{AgentLimits, AgentSpec, Copy, Direction, Notice, Place, User};
 use crate::check::{Broken, check_port};
 use crate::limits::{
-    IDS_PER_AGENT, MAX_AGENT_NAME, MAX_AGENTS, MAX_BYTES, MAX_CPU_MILLIS, MAX_FILES, MAX_MOUNTS,
-    MAX_OPEN_FILES, MAX_PATH, MAX_PIDS, MAX_RULES, MAX_SHARE_NAME, MIN_CPU_MILLIS, MIN_FILE_SYSTEM,
-    MIN_FILES, MIN_MEMORY, MIN_OPEN_FILES, MIN_PIDS,
+    IDS_PER_AGENT, MAX_AGENT_NAME, MAX_AGENTS, MAX_BYTES, MAX_CPU_MILLIS, MAX_FILES, MAX_HOST_NAME,
+    MAX_MOUNTS, MAX_OPEN_FILES, MAX_PATH, MAX_PIDS, MAX_RULES, MAX_SHARE_NAME, MIN_CPU_MILLIS,
+    MIN_FILE_SYSTEM, MIN_FILES, MIN_MEMORY, MIN_OPEN_FILES, MIN_PIDS,
 };
 use crate::message::Exec;
 
@@ -68,6 +68,12 @@ pub enum AgentBroken {
         /// The most.
         most: u64,
     },
+    /// Not a host name or network, or not with ports.
+    #[error("{item}: it wants a host name or a small network, and some ports")]
+    Egress {
+        /// Which.
+        item: Item,
+    },
     /// An id that the container doesn't have.
     #[error("user {uid} or group {gid} is not below {IDS_PER_AGENT}")]
     Id {
@@ -89,6 +95,12 @@ pub enum Item {
     Executable(usize),
     /// The writable directory with this index.
     Writable(usize),
+    /// The rule about names with this index.
+    NameRule(usize),
+    /// The rule about addresses with this index.
+    RangeRule(usize),
+    /// The name that was refused.
+    Refused,
     /// What is copied.
     Copied,
     /// What was to be executed.
@@ -104,6 +116,9 @@ impl core::fmt::Display for Item {
             Self::Mount(index) => write!(f, "mount {index}"),
             Self::Executable(index) => write!(f, "executable {index}"),
             Self::Writable(index) => write!(f, "writable directory {index}"),
+            Self::NameRule(index) => write!(f, "rule {index} about names"),
+            Self::RangeRule(index) => write!(f, "rule {index} about addresses"),
+            Self::Refused => f.write_str("the refused name"),
             Self::Copied => f.write_str("the copied path"),
             Self::Denied => f.write_str("the denied program"),
             Self::Limit(name) => write!(f, "a limit on {name}"),
@@ -133,7 +148,8 @@ impl AgentSpec {
             check_limit("the writable root", bytes, MIN_FILE_SYSTEM, MAX_BYTES)?;
         }
         check_paths(self.executables.as_deref(), Item::Executable)?;
-        check_paths(self.writable.as_deref(), Item::Writable)
+        check_paths(self.writable.as_deref(), Item::Writable)?;
+        self.egress.as_ref().map_or(Ok(()), crate::egress::Egress::validate)
     }
 }
 
@@ -188,6 +204,9 @@ impl Notice {
             // As the agent named it: any bytes.
             Self::ExecDenied { path } if path.len() > MAX_PATH => {
                 Err(AgentBroken::Path { item: Item::Denied })
+            }
+            Self::NameRefused { name } if name.len() > MAX_HOST_NAME => {
+                Err(AgentBroken::Egress { item: Item::Refused })
             }
             _ => Ok(()),
         }
@@ -260,7 +279,11 @@ fn check_paths(
     Ok(())
 }
 
-fn check_count(count: usize, limit: usize, item: fn(usize) -> Item) -> Result<(), AgentBroken> {
+pub(crate) fn check_count(
+    count: usize,
+    limit: usize,
+    item: fn(usize) -> Item,
+) -> Result<(), AgentBroken> {
     if count <= limit { Ok(()) } else { Err(AgentBroken::TooMany { item: item(0), count, limit }) }
 }
 

@@ -38,6 +38,7 @@ fn good() -> AgentSpec {
         },
         executables: Some(vec![b"/usr/bin/python3".to_vec(), b"/".to_vec()]),
         writable: None,
+        egress: None,
     }
 }
 
@@ -144,7 +145,7 @@ fn every_limit_has_both_ends() {
 #[test]
 fn users_and_copies_are_checked() {
     let user = User { uid: 0, gid: IDS_PER_AGENT - 1 };
-    let copy = Copy { id: 1, agent: 0, user, direction: Direction::In(b"/".to_vec()), port: 2 };
+    let copy = Copy { id: 1, agent: 0, user, direction: Direction::In(b"/".to_vec()), port: 3 };
     assert_eq!(copy.validate(), Ok(()));
     let wrong = User { uid: IDS_PER_AGENT, gid: 0 };
     let id = Broken::Agent(AgentBroken::Id { uid: IDS_PER_AGENT, gid: 0 });
@@ -197,8 +198,14 @@ pub(crate) fn any_agent() -> impl Strategy<Value = AgentSpec> {
         },
     );
     let names = (any::<u32>(), "[a-z-]{0,4}", "[a-z./]{0,4}", any::<Option<u64>>());
-    (names, prop::collection::vec(mount, 0..4), limits, paths(), paths()).prop_map(
-        |((agent, name, share, writable_bytes), mounts, limits, executables, writable)| AgentSpec {
+    let lists = (paths(), paths(), crate::egress::tests::any_egress());
+    (names, prop::collection::vec(mount, 0..4), limits, lists).prop_map(
+        |(
+            (agent, name, share, writable_bytes),
+            mounts,
+            limits,
+            (executables, writable, egress),
+        )| AgentSpec {
             agent,
             name,
             root: Root { share, writable_bytes },
@@ -206,6 +213,7 @@ pub(crate) fn any_agent() -> impl Strategy<Value = AgentSpec> {
             limits,
             executables,
             writable,
+            egress,
         },
     )
 }
@@ -228,6 +236,7 @@ pub(crate) fn any_agent_event() -> impl Strategy<Value = Event> {
         any::<u64>().prop_map(|kills| Notice::OutOfMemory { kills }),
         any::<u64>().prop_map(|refused| Notice::TooManyProcesses { refused }),
         prop::collection::vec(any::<u8>(), 0..20).prop_map(|path| Notice::ExecDenied { path }),
+        prop::collection::vec(any::<u8>(), 0..20).prop_map(|name| Notice::NameRefused { name }),
         any::<u64>().prop_map(|count| Notice::Dropped { count }),
     ];
     let usage = any::<[u64; 6]>().prop_map(|[a, b, c, d, e, f]| Usage {

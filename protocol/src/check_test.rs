@@ -18,7 +18,7 @@ fn good() -> Exec {
         arguments: vec![b"sh".to_vec(), b"-c".to_vec(), b"true".to_vec()],
         environment: vec![(b"PATH".to_vec(), b"/bin".to_vec()), (b"EMPTY".to_vec(), vec![])],
         directory: b"/".to_vec(),
-        stdio: Stdio::Streams { stdin: Some(2), stdout: 3, stderr: 4 },
+        stdio: Stdio::Streams { stdin: Some(5), stdout: 3, stderr: 4 },
         timeout_ms: Some(1),
     }
 }
@@ -35,7 +35,7 @@ fn a_good_command_passes() {
     assert_eq!(good().validate(), Ok(()));
     assert_eq!(Request::Exec(good()).validate(), Ok(()));
     let size = WindowSize { rows: 0, columns: 0 };
-    let terminal = Exec { stdio: Stdio::Terminal { port: 2, size }, timeout_ms: None, ..good() };
+    let terminal = Exec { stdio: Stdio::Terminal { port: 3, size }, timeout_ms: None, ..good() };
     assert_eq!(terminal.validate(), Ok(()));
 }
 
@@ -98,7 +98,8 @@ fn ports_are_checked() {
         (streams(None, 3, u32::MAX), u32::MAX),
         (streams(Some(3), 3, 4), 3),
         (streams(Some(4), 3, 4), 4),
-        (streams(Some(2), 4, 4), 4),
+        (streams(Some(5), 4, 4), 4),
+        (streams(Some(2), 3, 4), 2),
         (Stdio::Terminal { port: 1, size }, 1),
     ] {
         assert_eq!(broken_by(|exec| exec.stdio = stdio), Broken::Port { port }, "{stdio:?}");

@@ -13,7 +13,7 @@ use super::{Decoder, FrameError, PREFIX, encode};
 use crate::agent::{Place, User};
 use crate::check_agent::tests::{any_agent, any_agent_event, any_copy};
 use crate::limits::MAX_FRAME;
-use crate::message::{Event, Exec, ExecFailure, ExitStatus, Request, Stdio, WindowSize};
+use crate::message::{Event, Exec, ExecFailure, ExitStatus, Identity, Request, Stdio, WindowSize};
 
 /// Everything in `bytes`, which arrive in pieces of these sizes (the rest in one).
 fn decode_pieces(bytes: &[u8], cuts: &[usize]) -> (Vec<Request>, Option<FrameError>) {
@@ -45,8 +45,8 @@ fn framed(body: &[u8]) -> Vec<u8> {
 
 #[test]
 fn frame_is_length_then_message() {
-    assert_eq!(encode(&Request::PowerOff).unwrap(), [1, 0, 0, 0, 9]);
-    assert_eq!(encode(&Request::Ping { token: 300 }).unwrap(), [3, 0, 0, 0, 8, 0xac, 0x02]);
+    assert_eq!(encode(&Request::PowerOff).unwrap(), [1, 0, 0, 0, 10]);
+    assert_eq!(encode(&Request::Ping { token: 300 }).unwrap(), [3, 0, 0, 0, 9, 0xac, 0x02]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn the_longest_frame_passes() {
 
 #[test]
 fn trailing_bytes_are_refused() {
-    let (_, error) = decode_pieces(&framed(&[9, 0, 0]), &[]);
+    let (_, error) = decode_pieces(&framed(&[10, 0, 0]), &[]);
     assert_eq!(error, Some(FrameError::TrailingBytes { length: 3, extra: 2 }));
 }
 
@@ -106,7 +106,7 @@ fn an_empty_frame_is_refused() {
 
 #[test]
 fn an_unknown_message_is_refused() {
-    let (_, error) = decode_pieces(&framed(&[10]), &[]);
+    let (_, error) = decode_pieces(&framed(&[11]), &[]);
     assert!(matches!(error, Some(FrameError::Malformed { length: 1, .. })));
 }
 
@@ -183,7 +183,10 @@ pub(crate) fn any_exec() -> impl Strategy<Value = Exec> {
 
 fn any_request() -> impl Strategy<Value = Request> {
     prop_oneof![
-        any::<u16>().prop_map(|version| Request::Hello { version }),
+        any::<(u16, Option<([u8; 32], u64)>)>().prop_map(|(version, fork)| Request::Hello {
+            version,
+            fork: fork.map(|(entropy, wall_ns)| Identity { entropy, wall_ns }),
+        }),
         any_exec().prop_map(Request::Exec),
         any_agent().prop_map(Request::CreateAgent),
         any_copy().prop_map(Request::Copy),

@@ -18,16 +18,24 @@ pub mod limits;
 
 pub mod agent;
 
+pub mod egress;
+
 pub mod message;
 
 pub mod check;
 
 pub mod check_agent;
 
+mod check_egress;
+
 pub mod frame;
 
 /// Version of everything in this crate; both sides must have the same.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 5;
 
-/// The host's vsock port of the control connection. Stream ports are above it.
+/// The host's vsock port of the control connection.
 pub const CONTROL_PORT: u32 = 1;
+
+/// The host's vsock port of streams to the outside, each with a [`egress::Head`]. Ports of commands'
+/// streams are above it.
+pub const EGRESS_PORT: u32 = 2;

@@ -5,6 +5,8 @@
 ///
 /// [`Exec`]: crate::message::Exec
 pub const MAX_FRAME: usize = 256 << 10;
+/// Random bytes that a forked machine gets: the size of the key of Linux's generator.
+pub const ENTROPY_BYTES: usize = 32;
 /// Most commands that run at once: bounds the supervisor's processes and streams.
 pub const MAX_COMMANDS: usize = 256;
 /// Most arguments of a command, program included.
@@ -29,6 +31,25 @@ pub const MAX_SHARE_NAME: usize = 64;
 pub const MAX_RULES: usize = 256;
 /// Longest path, in bytes: Linux's `PATH_MAX` without its NUL.
 pub const MAX_PATH: usize = 4095;
+/// Longest host name, in bytes, without a dot at its end (RFC 1035, section 2.3.4: 255 with lengths).
+pub const MAX_HOST_NAME: usize = 253;
+/// Longest part of a host name, in bytes (RFC 1035, section 2.3.4).
+pub const MAX_LABEL: usize = 63;
+/// Most rules of an agent about names, and most about addresses: bounds what a query is held against.
+pub const MAX_EGRESS_RULES: usize = 64;
+/// Most ports of a rule about what may be reached.
+pub const MAX_EGRESS_PORTS: usize = 16;
+/// Least prefix of a range of addresses that may be reached: each of its at most 256 addresses has a socket
+/// of its own for each port.
+pub const MIN_EGRESS_PREFIX: u8 = 24;
+/// Most sockets that listen for an agent, those of names and of addresses together; each takes a
+/// descriptor and about 2 KiB of the guest's kernel.
+pub const MAX_LISTENERS: usize = 1024;
+/// Most streams of one agent to the outside at once: a descriptor pair and two buffers each.
+pub const MAX_STREAMS_AGENT: usize = 128;
+/// Most streams of all agents of a team at once: half of the connections that the vmm keeps for a machine, so
+/// that commands and their streams have the other half.
+pub const MAX_STREAMS_TEAM: usize = 512;
 /// Least memory of an agent, in bytes: what the kernel and the container's own file systems need to start anything.
 pub const MIN_MEMORY: u64 = 4 << 20;
 /// Largest size in bytes of anything of an agent (1 PiB): keeps sums far from overflow.

@@ -6,6 +6,8 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::agent::{AgentSpec, Copy, Notice, Place, Usage};
+use crate::egress::Egress;
+use crate::limits::ENTROPY_BYTES;
 
 /// Host to supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +16,8 @@ pub enum Request {
     Hello {
         /// [`crate::VERSION`] of the host.
         version: u16,
+        /// For a machine that goes on from a saved one: what makes it another.
+        fork: Option<Identity>,
     },
     /// Start a command.
     Exec(Exec),
@@ -29,6 +33,13 @@ pub enum Request {
     AgentUsage {
         /// Which.
         agent: u32,
+    },
+    /// Let an agent reach this from now on; answered by [`Event::EgressSet`], by nothing if there is no such agent.
+    SetEgress {
+        /// Which; its container was made with rules of this kind.
+        agent: u32,
+        /// In place of what it has.
+        egress: Egress,
     },
     /// Copy files out of a container or into one.
     Copy(Copy),
@@ -53,6 +64,16 @@ pub enum Request {
     },
     /// End every command and power the machine off.
     PowerOff,
+}
+
+/// What makes a machine another than the one from whose saved state it goes on. The supervisor takes it in
+/// before it does anything else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Random bytes of this machine alone, for its kernel's generator.
+    pub entropy: [u8; ENTROPY_BYTES],
+    /// The wall clock when this was sent: nanoseconds since 1970.
+    pub wall_ns: u64,
 }
 
 /// Supervisor to host. Hostile: the guest may have been taken over.
@@ -112,6 +133,13 @@ pub enum Event {
         agent: u32,
         /// What it uses.
         usage: Usage,
+    },
+    /// Answer to [`Request::SetEgress`].
+    EgressSet {
+        /// Which.
+        agent: u32,
+        /// Whether it holds. If not, what it may reach is in part that of before.
+        holds: bool,
     },
     /// Something has happened to a running agent.
     AgentNotice {

@@ -6,12 +6,13 @@ use std::ffi::CStr;
 use crate::filter;
 use crate::landlock;
 use crate::mount_calls;
-use crate::outside::{kill, of};
+use crate::outside::{kill, made, of};
 use crate::policy;
 use crate::root;
 use crate::spec::{PROCESSES_FD, PROGRAM_FD, REPORT_FD, Role, Spec};
 use crate::step::{Failure, Report, Step};
 use crate::sys::{self, Errno};
+use crate::{times, weak};
 
 /// Of the mount of process lists: read-only, nosuid, nodev, noexec (`MOUNT_ATTR_*` of linux/mount.h).
 const PROCESSES: u64 = 1 | 2 | 4 | 8;
@@ -34,9 +35,18 @@ pub(crate) struct Ends {
     pub(crate) host: i32,
 }
 
+/// Whether the last step before the execution is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filter {
+    /// It is: what `cloister-jailer` always does.
+    Made,
+    /// It is not: for `cloister prove`, which shows that the other steps hold alone.
+    LeftOut,
+}
+
 /// Goes through the steps and executes the program.
-pub(crate) fn run(spec: &Spec, ends: Ends) -> ! {
-    let failure = match confine(spec, ends) {
+pub(crate) fn run(spec: &Spec, ends: Ends, filter: Filter) -> ! {
+    let failure = match confine(spec, ends, filter) {
         Ok(()) => of(Step::Execute)(sys::execute(PROGRAM_FD, name(spec.role))),
         Err(failure) => failure,
     };
@@ -54,44 +64,51 @@ const fn name(role: Role) -> &'static CStr {
 }
 
 /// The recipe.
-fn confine(spec: &Spec, ends: Ends) -> Result<(), Failure> {
+fn confine(spec: &Spec, ends: Ends, filter: Filter) -> Result<(), Failure> {
     match sys::wait_for_byte(ends.go) {
-        Ok(true) => {}
+        Ok(true) => times::mark(Step::Mapping),
         // The jailer has reported why, or was killed with the host.
         Ok(false) => sys::leave(FAILED),
         Err(errno) => return Err(of(Step::Mapping)(errno)),
     }
-    take_ids(spec).map_err(of(Step::Identity))?;
-    sys::new_session().map_err(of(Step::Session))?;
-    sys::default_signals().map_err(of(Step::Session))?;
+    made(Step::Identity, || take_ids(spec))?;
+    made(Step::Session, || {
+        sys::new_session()?;
+        sys::default_signals()
+    })?;
     // After the ids: the kernel forgets the signal when they change.
-    die_with_host(ends.host).map_err(of(Step::ParentDeath))?;
-    sys::unshare(libc::CLONE_NEWCGROUP).map_err(of(Step::GroupNamespace))?;
-    sys::set_names(HOST_NAME, b"").map_err(of(Step::HostName))?;
+    made(Step::ParentDeath, || die_with_host(ends.host))?;
+    made(Step::GroupNamespace, || sys::unshare(libc::CLONE_NEWCGROUP))?;
+    made(Step::HostName, || sys::set_names(HOST_NAME, b""))?;
     let processes = match spec.role {
         Role::Vmm => None,
         // Before the root: the kernel wants to see the proc file system that was there.
         Role::FileServer => Some(open_processes().map_err(of(Step::Processes))?),
     };
-    root::empty().map_err(of(Step::Root))?;
+    made(Step::Root, root::empty)?;
     sys::close(ends.go);
     sys::close(ends.host);
     if let Some(processes) = processes {
         // Now that nothing else can lie at its number.
-        mount_calls::place(processes, PROCESSES_FD).map_err(of(Step::Processes))?;
+        let placed = mount_calls::place(processes, PROCESSES_FD);
+        placed.map_err(|errno| of(Step::Processes)(errno))?;
     }
-    limit_resources(spec).map_err(of(Step::ResourceLimits))?;
-    sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0).map_err(of(Step::NoNewPrivileges))?;
-    match spec.role {
+    made(Step::ResourceLimits, || limit_resources(spec))?;
+    made(Step::NoNewPrivileges, || sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0))?;
+    made(Step::Landlock, || match spec.role {
         Role::Vmm => landlock::deny_all(),
         Role::FileServer => landlock::deny_all_but_files(),
-    }
-    .map_err(of(Step::Landlock))?;
-    drop_capabilities().map_err(of(Step::Capabilities))?;
+    })?;
+    made(Step::Capabilities, drop_capabilities)?;
     // Execution would undo it, were the program readable: the host makes it executable alone.
-    sys::prctl(libc::PR_SET_DUMPABLE, 0, 0).map_err(of(Step::NotDumpable))?;
-    let program = filter::compile(&policy::of(spec.role)).ok_or(libc::E2BIG);
-    program.and_then(|program| sys::filter(&program)).map_err(of(Step::SystemCalls))
+    made(Step::NotDumpable, || sys::prctl(libc::PR_SET_DUMPABLE, 0, 0))?;
+    if filter == Filter::LeftOut {
+        return Ok(());
+    }
+    made(Step::SystemCalls, || {
+        let program = filter::compile(&policy::of(spec.role)).ok_or(libc::E2BIG)?;
+        sys::filter(&program)
+    })
 }
 
 fn take_ids(spec: &Spec) -> Result<(), Errno> {
@@ -111,8 +128,11 @@ fn die_with_host(host: i32) -> Result<(), Errno> {
 /// The process's own descriptors as a directory. The list shows processes and nothing else of the
 /// kernel's; it is mounted nowhere and can't be written.
 fn open_processes() -> Result<i32, Errno> {
-    let options = [(c"subset", Some(c"pid"))];
-    let mount = sys::new_file_system(c"proc", &options, PROCESSES)?;
+    let (options, attributes) = match weak::leaves_out(Step::Processes) {
+        false => (&[(c"subset", Some(c"pid"))][..], PROCESSES),
+        true => (&[][..], 0),
+    };
+    let mount = sys::new_file_system(c"proc", options, attributes)?;
     let opened = mount_calls::open_directory(mount, c"self/fd")?;
     sys::close(mount);
     Ok(opened)

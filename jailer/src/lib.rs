@@ -22,4 +22,8 @@ pub mod share;
 
 pub mod mount_calls;
 
+pub mod times;
+
 pub mod sys;
+
+pub(crate) mod weak;

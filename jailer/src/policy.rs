@@ -102,14 +102,32 @@ pub fn of(role: Role) -> Vec<Line> {
         Role::FileServer => {
             let replaced = |line: &Line| FILES.iter().any(|other| other.call == line.call);
             common
-                .filter(|line| !line.name.contains("ioctl") && !replaced(line))
+                .filter(|line| !MACHINE.contains(&i64::from(line.call)) && !replaced(line))
                 .chain(FILES.iter().copied())
                 .collect()
         }
     }
 }
 
-/// What a file server may call beside; it loses `ioctl`. Its own filter is narrower and joins this one when
+/// What only a machine calls.
+const MACHINE: &[i64] = &[
+    libc::SYS_ioctl,
+    libc::SYS_eventfd2,
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_wait,
+    libc::SYS_timerfd_create,
+    libc::SYS_timerfd_settime,
+    libc::SYS_getsockopt,
+    libc::SYS_sendmsg,
+    libc::SYS_shutdown,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_clock_gettime,
+    libc::SYS_exit,
+    libc::SYS_madvise,
+];
+
+/// What a file server may call beside; it loses [`MACHINE`]. Its own filter is narrower and joins this one when
 /// its threads are there.
 pub const FILES: &[Line] = &[
     checked(
@@ -124,9 +142,7 @@ pub const FILES: &[Line] = &[
     allow!(SYS_readlinkat, "a symbolic link's target"),
     allow!(SYS_fstatfs, "room on the file system"),
     allow!(SYS_getdents64, "listings"),
-    allow!(SYS_preadv, "reads"),
     allow!(SYS_preadv2, "reads"),
-    allow!(SYS_pwritev, "writes"),
     allow!(SYS_pwritev2, "writes"),
     allow!(SYS_fallocate, "room and holes"),
     allow!(SYS_ftruncate, "a file's size"),
@@ -158,6 +174,13 @@ pub const FILES: &[Line] = &[
     allow!(SYS_geteuid, "the library looks whether it would have to change its user"),
     allow!(SYS_getegid, "the same"),
     allow!(SYS_flock, "locks of whole files"),
+    checked(
+        allow!(SYS_newfstatat, "the same, as the C library asks"),
+        Check::Masked { argument: 3, mask: EMPTY_PATH, value: EMPTY_PATH },
+    ),
+    allow!(SYS_dup, "a file that the guest closes, so that errors of its file system show"),
+    allow!(SYS_recvfrom, "jobs from the vmm"),
+    allow!(SYS_sendto, "jobs done"),
 ];
 
 /// The vmm's whole policy, and most of the file server's.
@@ -217,22 +240,14 @@ pub const SETUP: &[Line] = &[
     allow!(SYS_tgkill, "abort, kicks"),
     allow!(SYS_sched_yield, "contention"),
     allow!(SYS_fcntl, "flags of descriptors that came with a message"),
-    allow!(SYS_fstat, "files that came with a message"),
     checked(
         allow!(SYS_statx, "files that came with a message, without a path"),
         Check::Masked { argument: 2, mask: EMPTY_PATH, value: EMPTY_PATH },
     ),
-    checked(
-        allow!(SYS_newfstatat, "the same, as the C library asks"),
-        Check::Masked { argument: 3, mask: EMPTY_PATH, value: EMPTY_PATH },
-    ),
     allow!(SYS_lseek, "kernel and root image"),
     allow!(SYS_read, "kernel and root image, event descriptors"),
-    allow!(SYS_pread64, "kernel and root image"),
     allow!(SYS_write, "event descriptors, log, standard error"),
-    allow!(SYS_writev, "standard error"),
     allow!(SYS_close, "descriptors"),
-    allow!(SYS_dup, "event descriptors"),
     allow!(SYS_eventfd2, "queues, interrupts, wake-ups"),
     allow!(SYS_epoll_create1, "the event loop"),
     allow!(SYS_epoll_ctl, "the event loop"),
@@ -241,11 +256,8 @@ pub const SETUP: &[Line] = &[
     allow!(SYS_timerfd_settime, "watchdog, time limits"),
     allow!(SYS_getsockopt, "is the control socket what it should be"),
     allow!(SYS_recvmsg, "control messages, streams"),
-    allow!(SYS_recvfrom, "control messages"),
-    allow!(SYS_sendto, "control messages"),
     allow!(SYS_sendmsg, "streams"),
     allow!(SYS_shutdown, "streams"),
     allow!(SYS_exit, "a thread's end"),
     allow!(SYS_exit_group, "the process's end"),
-    allow!(SYS_restart_syscall, "the kernel's, after a stop"),
 ];

@@ -4,6 +4,9 @@
 //! [`Spec::validate`] does. No value in it can switch a step off, but [`Spec::limits`] can say that
 //! there are none: for tests and measurements of this workspace, which say so in their own code.
 
+use crate::step::Step;
+use crate::weak;
+
 /// The program's control socket; the one of these that it keeps, under this number.
 pub const CONTROL_FD: i32 = 3;
 /// The encoded [`Spec`], in a memory file.
@@ -203,7 +206,9 @@ impl Spec {
             role: if flags & FLAG_FILES == 0 { Role::Vmm } else { Role::FileServer },
             descriptors,
         };
-        spec.validate()?;
+        if !weak::leaves_out(Step::Spec) {
+            spec.validate()?;
+        }
         Ok(spec)
     }
 }

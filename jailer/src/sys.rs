@@ -170,8 +170,7 @@ pub fn prctl(option: i32, a: u64, b: u64) -> Result<(), Errno> {
 /// # Errors
 /// The system's.
 pub fn clone_into(group: i32, namespaces: i32) -> Result<i32, Errno> {
-    let plain = libc::CLONE_PARENT | namespaces;
-    let flags = u64::try_from(plain).map_err(|_| libc::EINVAL)?;
+    let flags = u64::try_from(libc::CLONE_PARENT | namespaces).map_err(|_| libc::EINVAL)?;
     // SAFETY: all zeros is a value of this structure of numbers.
     let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
     // CLONE_INTO_CGROUP; with CLONE_PARENT the signal at the end is the jailer's own, SIGCHLD.
@@ -377,8 +376,7 @@ pub fn execute(program: i32, name: &CStr) -> Errno {
     let arguments = [name.as_ptr(), std::ptr::null()];
     let environment = [std::ptr::null::<libc::c_char>()];
     let (arguments, environment) = (arguments.as_ptr(), environment.as_ptr());
-    let path = c"".as_ptr();
-    let flag = libc::AT_EMPTY_PATH;
+    let (path, flag) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
     match call!(libc::SYS_execveat, program, path, arguments, environment, flag) {
         Err(errno) => errno,
         // It does not return otherwise.

@@ -110,7 +110,7 @@ pub(crate) fn memory_file(bytes: &[u8], seals: i32) -> File {
 }
 
 pub(crate) const SEALS: i32 =
-    libc::F_SEAL_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
+    libc::F_SEAL_FUTURE_WRITE | libc::F_SEAL_GROW | libc::F_SEAL_SHRINK | libc::F_SEAL_SEAL;
 
 pub(crate) fn jailer() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_cloister-jailer"))

@@ -3,6 +3,11 @@
 //! write; its controllers are not needed here, the whole-system tests see them.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "what fails here fails the test")]
 
+#[path = "../../../tests/tracer/child.rs"]
+mod child;
+
+mod calls;
+
 mod harness;
 
 mod state;

@@ -11,7 +11,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
-use crate::spec::VmSpec;
+use crate::spec::{SavedSpec, VmSpec};
 
 /// Largest message, in bytes: a start with the longest command line fits four times.
 pub const MAX_MESSAGE: usize = 8 << 10;
@@ -65,6 +65,19 @@ pub enum Command {
     /// area (a memfd sealed against resizing, of `SHARE_SLOTS * SHARE_SLOT_BYTES`); the socket to the
     /// file server.
     StartShared(VmSpec),
+    /// As [`Command::Start`] and [`Command::StartShared`], for a machine that can be saved: its threads may
+    /// read KVM's state of it, which those of other machines may not. With the device of shared directories
+    /// two descriptors more, of which the socket has nobody at its other end.
+    StartSavable(SavedSpec),
+    /// Save the machine, which is paused and was started to be savable. Descriptor: a pipe that is
+    /// read meanwhile (in a jail no file can be written), which gets everything but the memory
+    /// ([`crate::snapshot`]) and then its end. Answer: [`Event::Saved`].
+    Save,
+    /// Go on from a saved machine. Descriptors: `/dev/kvm`; its memory (a file that can't be written by
+    /// this descriptor, or a memfd sealed against writing and resizing), which is never changed; what
+    /// [`Command::Save`] wrote; serial log; with the device of shared directories the two of
+    /// [`Command::StartShared`].
+    Fork(SavedSpec),
 }
 
 /// Vmm to host. Hostile after start: the host bounds and checks all of it.
@@ -78,6 +91,11 @@ pub enum Event {
     Paused,
     /// Every vCPU runs again.
     Resumed,
+    /// Answer to [`Command::Save`]: the file is written.
+    Saved {
+        /// Its length.
+        bytes: u64,
+    },
     /// Answer to [`Command::Stats`].
     Stats(Stats),
     /// The guest took the connection.

@@ -139,7 +139,9 @@ impl AsRawFd for ControlSocket {
 #[must_use]
 pub fn name(command: &Command) -> &'static str {
     match command {
-        Command::Start(_) | Command::StartShared(_) => "start",
+        Command::Start(_) | Command::StartShared(_) | Command::StartSavable(_) => "start",
+        Command::Save => "save",
+        Command::Fork(_) => "fork",
         Command::Probe => "probe",
         Command::Pause => "pause",
         Command::Resume => "resume",
@@ -155,7 +157,9 @@ fn check_descriptors(command: &Command, got: usize) -> Result<(), ControlError> 
     let want = match command {
         Command::Start(_) => 5,
         Command::StartShared(_) => 7,
-        Command::Probe | Command::Connect { .. } | Command::Accept { .. } => 1,
+        Command::StartSavable(spec) => 5 + 2 * usize::from(spec.shared),
+        Command::Fork(spec) => 4 + 2 * usize::from(spec.shared),
+        Command::Save | Command::Probe | Command::Connect { .. } | Command::Accept { .. } => 1,
         _ => 0,
     };
     if got == want {

@@ -16,6 +16,8 @@ pub enum ExitCode {
     Image = 3,
     /// KVM lacks something that is needed, or its API version is wrong.
     Kvm = 4,
+    /// The saved machine can't go on here: damaged, or of another host, processor, version or shape.
+    Snapshot = 5,
     /// The guest asked for a reset.
     Reset = 10,
     /// Triple fault: the guest's processor gave up.

@@ -20,6 +20,10 @@ pub mod bus;
 
 pub mod kernel;
 
+pub mod snapshot;
+
+pub mod fork;
+
 pub mod probe;
 
 pub mod toy;

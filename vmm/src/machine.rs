@@ -4,22 +4,25 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kvm_ioctls::{Error as Errno, VmFd};
+use kvm_ioctls::{Error as Errno, VcpuFd, VmFd};
 use vm_memory::{GuestMemoryError, GuestMemoryMmap};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::bus::{Bus, SharedDevice};
 use crate::control::StartTimes;
 use crate::devices::serial::SerialLog;
+use crate::devices::virtio::saved::{DeviceState, StateFault};
 use crate::devices::virtio::{Device, Fs, Rng, Transport, Vsock};
 use crate::exit::ExitCode;
 use crate::kernel::{self, ImageError};
 use crate::kvm::{self, KvmError};
 use crate::memory::{self, MemoryError};
 use crate::seccomp;
-use crate::spec::{SpecError, VmSpec};
+use crate::snapshot::SnapshotError;
+use crate::snapshot::take::Savable;
+use crate::spec::{SavedSpec, SpecError, VmSpec};
 use crate::sys;
 use crate::vcpu::{Report, Surroundings, Vcpus};
 use crate::x86_64::{acpi, boot_params, registers};
@@ -27,6 +30,9 @@ use crate::x86_64::{acpi, boot_params, registers};
 /// virtio-mmio devices that every machine has, in the order of their registers: vsock, rng. Behind them,
 /// where there are shared directories, theirs.
 const DEVICES: u32 = 2;
+
+/// What confines a thread.
+type Confine = fn() -> io::Result<()>;
 
 /// Why a machine could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +49,12 @@ pub enum BuildError {
     /// Kernel or root image.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The saved machine can't be used here.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// A device of the saved machine is in no possible state.
+    #[error("saved machine: device")]
+    Device(#[from] StateFault),
     /// Boot tables did not fit.
     #[error("writing boot tables")]
     Tables(#[source] GuestMemoryError),
@@ -70,8 +82,12 @@ impl BuildError {
     pub fn code(&self) -> ExitCode {
         match self {
             Self::Spec(_) => ExitCode::Spec,
+            Self::Snapshot(_) | Self::Device(_) => ExitCode::Snapshot,
+            Self::Kvm(KvmError::Rate { .. } | KvmError::Chip { .. }) => ExitCode::Snapshot,
             Self::Image(_) => ExitCode::Image,
-            Self::Kvm(KvmError::Version { .. } | KvmError::Missing { .. }) => ExitCode::Kvm,
+            Self::Kvm(
+                KvmError::Version { .. } | KvmError::Missing { .. } | KvmError::Counter { .. },
+            ) => ExitCode::Kvm,
             Self::Kvm(KvmError::Vcpus { .. }) => ExitCode::Spec,
             _ => ExitCode::Host,
         }
@@ -118,6 +134,83 @@ impl Descriptors {
     }
 }
 
+/// The virtio devices, in the order of their registers.
+#[derive(Debug)]
+pub struct Devices {
+    /// The way to the host.
+    pub vsock: Arc<Mutex<Transport<Vsock>>>,
+    /// Entropy.
+    pub rng: Arc<Mutex<Transport<Rng>>>,
+    /// Shared directories, if there are any.
+    pub fs: Option<Arc<Mutex<Transport<Fs>>>>,
+}
+
+impl Devices {
+    /// How many a machine has.
+    #[must_use]
+    pub fn count(shared: bool) -> usize {
+        DEVICES as usize + usize::from(shared)
+    }
+
+    /// Makes them and connects them to the VM. Comes last of what KVM is told.
+    ///
+    /// # Errors
+    /// One can't be made or connected.
+    pub fn connect(
+        vm: &VmFd,
+        shared: Option<(File, OwnedFd)>,
+        memory: &GuestMemoryMmap,
+    ) -> Result<Self, BuildError> {
+        let vsock = connect(vm, 0, Vsock::new(), memory)?;
+        let rng = connect(vm, 1, Rng::new(), memory)?;
+        let fs = shared.map(|(area, server)| connect(vm, DEVICES, Fs::new(area, server), memory));
+        Ok(Self { vsock, rng, fs: fs.transpose()? })
+    }
+
+    /// Their states, while nobody works on them.
+    ///
+    /// # Errors
+    /// A device has requests under way.
+    pub fn states(&self) -> Result<Vec<DeviceState>, StateFault> {
+        let mut states = vec![lock(&self.vsock).state()?, lock(&self.rng).state()?];
+        if let Some(fs) = &self.fs {
+            states.push(lock(fs).state()?);
+        }
+        Ok(states)
+    }
+
+    /// Puts them into the states of another machine's, whose connections are not theirs.
+    ///
+    /// # Errors
+    /// A state is none that there can be.
+    pub fn take_states(&self, states: &[DeviceState]) -> Result<(), StateFault> {
+        let mut states = states.iter();
+        let mut take = |take: &mut dyn FnMut(&DeviceState) -> Result<(), StateFault>| {
+            states.next().map_or(Ok(()), take)
+        };
+        let mut vsock = lock(&self.vsock);
+        take(&mut |state| vsock.take_state(state))?;
+        vsock.begin_anew();
+        take(&mut |state| lock(&self.rng).take_state(state))?;
+        match &self.fs {
+            Some(fs) => take(&mut |state| lock(fs).take_state(state)),
+            None => Ok(()),
+        }
+    }
+
+    fn shared(&self) -> Vec<SharedDevice> {
+        let (vsock, rng) = (Arc::clone(&self.vsock), Arc::clone(&self.rng));
+        let mut devices = vec![vsock as SharedDevice, rng as SharedDevice];
+        devices.extend(self.fs.iter().map(|fs| Arc::clone(fs) as SharedDevice));
+        devices
+    }
+}
+
+/// Locks a device.
+pub fn lock<D: Device>(device: &Arc<Mutex<Transport<D>>>) -> MutexGuard<'_, Transport<D>> {
+    device.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A machine that is built and has not run yet.
 #[derive(Debug)]
 pub struct Machine {
@@ -131,16 +224,14 @@ pub struct Machine {
     pub wake: Arc<EventFd>,
     /// Where guest accesses go.
     pub bus: Arc<Bus>,
-    /// The way to the host.
-    pub vsock: Arc<Mutex<Transport<Vsock>>>,
-    /// Entropy.
-    pub rng: Arc<Mutex<Transport<Rng>>>,
-    /// Shared directories, if there are any.
-    pub fs: Option<Arc<Mutex<Transport<Fs>>>>,
+    /// Its devices.
+    pub devices: Devices,
     /// The stages so far.
     pub times: StartTimes,
-    /// Keeps the VM; closing it early would only cost time.
-    _vm: VmFd,
+    /// For a machine that can be saved.
+    pub savable: Option<Savable>,
+    /// The VM; closing it early would only cost time.
+    pub vm: VmFd,
 }
 
 /// Builds the machine of `spec`.
@@ -149,6 +240,27 @@ pub struct Machine {
 /// The first step that fails; nothing has run in the guest then.
 pub fn build(
     spec: VmSpec,
+    descriptors: Descriptors,
+    times: StartTimes,
+) -> Result<Machine, BuildError> {
+    boot(spec, None, descriptors, times)
+}
+
+/// The same for a machine that can be saved.
+///
+/// # Errors
+/// As [`build`]; also what this host's KVM lacks for it.
+pub fn build_savable(
+    spec: &SavedSpec,
+    descriptors: Descriptors,
+    times: StartTimes,
+) -> Result<Machine, BuildError> {
+    boot(spec.vm.clone(), Some(spec), descriptors, times)
+}
+
+fn boot(
+    spec: VmSpec,
+    saved: Option<&SavedSpec>,
     descriptors: Descriptors,
     mut times: StartTimes,
 ) -> Result<Machine, BuildError> {
@@ -169,28 +281,56 @@ pub fn build(
     boot_params::write(&memory, spec.memory_bytes(), loaded.root).map_err(BuildError::Tables)?;
     times.loaded_ns = sys::monotonic_ns();
 
-    let vsock = connect(&vm, 0, Vsock::new(), &memory)?;
-    let rng = connect(&vm, 1, Rng::new(), &memory)?;
-    let fs = shared.map(|(area, server)| connect(&vm, DEVICES, Fs::new(area, server), &memory));
-    let fs = fs.transpose()?;
-    let mut devices = vec![Arc::clone(&vsock) as SharedDevice, Arc::clone(&rng) as SharedDevice];
-    devices.extend(fs.iter().map(|fs| Arc::clone(fs) as SharedDevice));
-    let bus = Arc::new(Bus::new(SerialLog::new(serial), devices));
-
+    let devices = Devices::connect(&vm, shared, &memory)?;
+    let mut savable = None;
     if let Some(boot) = vcpus.first() {
         registers::set_pvh_entry(boot, loaded.entry).map_err(BuildError::BootVcpu)?;
-        times.tsc_khz = boot.get_tsc_khz().map_err(BuildError::BootVcpu)?;
-        times.entry_tsc = registers::read_tsc(boot).map_err(BuildError::BootVcpu)?;
+        savable = saved.map(|saved| Savable::new(&host, boot, saved)).transpose()?;
     }
-    times.entry_ns = sys::monotonic_ns();
+    let confine = match savable {
+        None => seccomp::confine_vcpu,
+        Some(_) => seccomp::confine_savable_vcpu,
+    };
+    let parts = Parts { spec, vm, vcpus, savable, devices, serial, times };
+    Machine::assemble(parts, confine)
+}
 
-    let (sender, reports) = channel();
-    let wake = Arc::new(event_descriptor()?);
-    let surroundings =
-        Surroundings { bus: Arc::clone(&bus), reports: sender, wake: Arc::clone(&wake) };
-    let vcpus = Vcpus::start(vcpus, &surroundings, seccomp::confine_vcpu)
-        .map_err(BuildError::system("starting vCPU threads"))?;
-    Ok(Machine { spec, vcpus, reports, wake, bus, vsock, rng, fs, times, _vm: vm })
+impl Machine {
+    /// The last steps of each recipe.
+    ///
+    /// # Errors
+    /// A thread or descriptor can't be made.
+    pub(crate) fn assemble(parts: Parts, confine: Confine) -> Result<Self, BuildError> {
+        let Parts { spec, vm, vcpus, savable, devices, serial, mut times } = parts;
+        let bus = Arc::new(Bus::new(SerialLog::new(serial), devices.shared()));
+        if let Some(boot) = vcpus.first() {
+            times.tsc_khz = boot.get_tsc_khz().map_err(BuildError::BootVcpu)?;
+            times.entry_tsc = registers::read_tsc(boot).map_err(BuildError::BootVcpu)?;
+        }
+        times.entry_ns = sys::monotonic_ns();
+        let (sender, reports) = channel();
+        let wake = Arc::new(event_descriptor()?);
+        let surroundings = Surroundings {
+            bus: Arc::clone(&bus),
+            reports: sender,
+            wake: Arc::clone(&wake),
+            msrs: savable.as_ref().map(|savable| Arc::clone(&savable.msrs)).unwrap_or_default(),
+        };
+        let vcpus = Vcpus::start(vcpus, &surroundings, confine)
+            .map_err(BuildError::system("starting vCPU threads"))?;
+        Ok(Self { spec, vcpus, reports, wake, bus, devices, times, savable, vm })
+    }
+}
+
+/// What a machine is put together from.
+pub(crate) struct Parts {
+    pub(crate) spec: VmSpec,
+    pub(crate) vm: VmFd,
+    pub(crate) vcpus: Vec<VcpuFd>,
+    pub(crate) savable: Option<Savable>,
+    pub(crate) devices: Devices,
+    pub(crate) serial: File,
+    pub(crate) times: StartTimes,
 }
 
 /// Makes a device's transport and connects it to the VM.

@@ -1,13 +1,14 @@
 //! `cloister-vmm`: owns one virtual machine. Started by `cloister` with a control socket as
 //! descriptor 3, which brings everything else.
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode as ProcessExit;
 
 use cloister_vmm::control::{CONTROL_FD, Command, Event, StartTimes};
 use cloister_vmm::control_socket::{self, ControlError, ControlSocket};
 use cloister_vmm::exit::{Exit, ExitCode};
-use cloister_vmm::machine::{self, Descriptors};
-use cloister_vmm::{event_loop, probe, seccomp, sys};
+use cloister_vmm::machine::{self, BuildError, Descriptors, Machine};
+use cloister_vmm::{event_loop, fork, probe, seccomp, sys};
 
 fn main() -> ProcessExit {
     let mut times = StartTimes { process_ns: sys::monotonic_ns(), ..StartTimes::default() };
@@ -28,22 +29,17 @@ fn main() -> ProcessExit {
         }
     };
     times.command_ns = sys::monotonic_ns();
-    let exit = match (command, descriptors) {
-        (Command::Start(spec) | Command::StartShared(spec), descriptors) => {
-            let Some(descriptors) = Descriptors::from_message(descriptors) else {
-                return ExitCode::Spec.into();
-            };
-            match machine::build(spec, descriptors, times) {
-                Ok(machine) => match event_loop::run(machine, control, seccomp::confine_loop) {
-                    Ok(exit) => return exit.code.into(),
-                    Err(error) => {
-                        complain(&error);
-                        return ExitCode::Host.into();
-                    }
-                },
-                Err(error) => Exit { code: error.code(), detail: chain(&error) },
-            }
+    let (command, descriptors) = match build(command, descriptors, times) {
+        Built::Machine(Ok(machine)) => return run(*machine, control),
+        Built::Machine(Err(error)) => {
+            let exit = Exit { code: error.code(), detail: chain(&error) };
+            control.send_exit(&exit);
+            return exit.code.into();
         }
+        Built::Garbled => return ExitCode::Spec.into(),
+        Built::Other(command, descriptors) => (command, descriptors),
+    };
+    let exit = match (command, descriptors) {
         (Command::Probe, mut descriptors) => {
             let report = descriptors.pop().map(probe::run);
             let sent = report.map(|report| control.send(&Event::Probed(report)));
@@ -59,7 +55,46 @@ fn main() -> ProcessExit {
     exit.code.into()
 }
 
-type First = (ControlSocket, Command, Vec<std::os::fd::OwnedFd>);
+/// What a first message asks for.
+enum Built {
+    /// A machine.
+    Machine(Result<Box<Machine>, BuildError>),
+    /// A machine, without the descriptors for it.
+    Garbled,
+    /// Something else.
+    Other(Command, Vec<OwnedFd>),
+}
+
+fn build(command: Command, descriptors: Vec<OwnedFd>, times: StartTimes) -> Built {
+    let built = match command {
+        Command::Start(spec) | Command::StartShared(spec) => {
+            Descriptors::from_message(descriptors).map(|given| machine::build(spec, given, times))
+        }
+        Command::StartSavable(spec) => Descriptors::from_message(descriptors)
+            .map(|given| machine::build_savable(&spec, given, times)),
+        Command::Fork(spec) => fork::Descriptors::from_message(descriptors)
+            .map(|given| fork::build(spec, given, times)),
+        other => return Built::Other(other, descriptors),
+    };
+    built.map_or(Built::Garbled, |built| Built::Machine(built.map(Box::new)))
+}
+
+/// Runs a machine to its end.
+fn run(machine: Machine, control: ControlSocket) -> ProcessExit {
+    let confine = match machine.savable {
+        None => seccomp::confine_loop,
+        Some(_) => seccomp::confine_savable_loop,
+    };
+    match event_loop::run(machine, control, confine) {
+        Ok(exit) => exit.code.into(),
+        Err(error) => {
+            complain(&error);
+            ExitCode::Host.into()
+        }
+    }
+}
+
+type First = (ControlSocket, Command, Vec<OwnedFd>);
 
 fn first_message() -> Result<First, ControlError> {
     let control = ControlSocket::inherit(CONTROL_FD)?;

@@ -8,6 +8,8 @@ pub const MAX_VCPUS: u8 = 32;
 pub const MIN_MEMORY_MIB: u32 = 48;
 /// Most guest memory (4 TiB): stops a typing error from becoming a petabyte mapping.
 pub const MAX_MEMORY_MIB: u32 = 4 << 20;
+/// Bytes of a host's fingerprint of itself, see [`SavedSpec`].
+pub const FINGERPRINT_BYTES: usize = 32;
 /// Longest extra command line, in bytes: the kernel's own limit (2048) less what the vmm adds.
 pub const MAX_EXTRA_CMDLINE: usize = 1024;
 
@@ -28,6 +30,19 @@ pub struct VmSpec {
     /// Appended to the vmm's own kernel command line; printable ASCII, at most
     /// [`MAX_EXTRA_CMDLINE`] bytes.
     pub extra_cmdline: String,
+}
+
+/// A machine that is to be saved, or to go on from a saved one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedSpec {
+    /// Its shape.
+    pub vm: VmSpec,
+    /// What the host says of itself: its kernel, its processor, these programs. A machine goes on only
+    /// where the same was said as when it was saved.
+    pub fingerprint: [u8; FINGERPRINT_BYTES],
+    /// Whether it has the device of shared directories. One that is to be saved gets a device that no file
+    /// server is behind: the guest may find it and not use it.
+    pub shared: bool,
 }
 
 /// Why a [`VmSpec`] is refused.

@@ -18,7 +18,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::Bus;
 use crate::exit::{Exit, ExitCode};
-use crate::kvm::ImmediateExit;
+use crate::kvm::saved::VcpuState;
+use crate::kvm::{ImmediateExit, KvmError};
 use crate::sys;
 
 /// Stack of a vCPU thread: deepest use is formatting one exit message.
@@ -58,6 +59,13 @@ pub enum Report {
         /// Halted with interrupts off, or never started.
         dead: bool,
     },
+    /// Its state, or why it can't be had. Answer to [`Vcpus::save`].
+    Saved {
+        /// Which vCPU.
+        index: usize,
+        /// Its state.
+        state: Result<Box<VcpuState>, KvmError>,
+    },
     /// The machine has ended.
     Ended(Exit),
 }
@@ -73,11 +81,12 @@ struct Orders {
 struct Order {
     wanted: Wanted,
     look: bool,
+    save: bool,
 }
 
 impl Default for Order {
     fn default() -> Self {
-        Self { wanted: Wanted::Pause, look: false }
+        Self { wanted: Wanted::Pause, look: false, save: false }
     }
 }
 
@@ -109,6 +118,8 @@ pub struct Surroundings {
     pub reports: Sender<Report>,
     /// Wakes the event loop for a report.
     pub wake: Arc<EventFd>,
+    /// Which model-specific registers are saved; none where nothing is.
+    pub msrs: Arc<[u32]>,
 }
 
 impl Vcpus {
@@ -159,6 +170,13 @@ impl Vcpus {
     pub fn look(&self) {
         for thread in &self.threads {
             thread.order(|order| order.look = true);
+        }
+    }
+
+    /// Asks every vCPU, all of which are paused, for its state; each answers by a [`Report`].
+    pub fn save(&self) {
+        for thread in &self.threads {
+            thread.order(|order| order.save = true);
         }
     }
 
@@ -219,6 +237,13 @@ impl Vcpu {
         let mut order = orders.lock();
         loop {
             order.look = false;
+            if std::mem::take(&mut order.save) {
+                drop(order);
+                let state = VcpuState::read(&self.vcpu, &self.surroundings.msrs).map(Box::new);
+                self.report(Report::Saved { index: self.index, state });
+                order = orders.lock();
+                continue;
+            }
             match order.wanted {
                 Wanted::Run => {
                     drop(order);

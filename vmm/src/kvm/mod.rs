@@ -7,11 +7,18 @@
 
 mod immediate_exit;
 
+pub mod saved;
+
+pub mod restore;
+
+mod offset;
+
 pub use immediate_exit::ImmediateExit;
+pub(crate) use saved::{read_msrs, write_msrs};
 
 use std::os::fd::{IntoRawFd, OwnedFd};
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_userspace_memory_region};
 use kvm_ioctls::{Cap, Error as Errno, IoEventAddress, Kvm, VcpuFd, VmFd};
 use std::os::fd::FromRawFd;
 use vm_memory::{GuestMemory, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
@@ -57,6 +64,38 @@ pub enum KvmError {
         /// What KVM allows.
         most: usize,
     },
+    /// A saved state was taken where the counter runs at another rate.
+    #[error(
+        "the saved machine's time-stamp counter runs at {saved_khz} kHz, this host's at {khz} kHz"
+    )]
+    Rate {
+        /// Of the saved machine.
+        saved_khz: u32,
+        /// Of this host.
+        khz: u32,
+    },
+    /// KVM did not take the value of a time-stamp counter.
+    #[error(
+        "this host's KVM did not take the saved time-stamp counter: it is {got} and not {wanted}"
+    )]
+    Counter {
+        /// What was saved.
+        wanted: u64,
+        /// What was read after it was set.
+        got: u64,
+    },
+    /// KVM returned other registers than were asked for.
+    #[error("KVM returned other registers than were asked for")]
+    Msrs,
+    /// A saved state has an unknown interrupt controller.
+    #[error("the saved machine has an interrupt controller {id}, which there is not")]
+    Chip {
+        /// Its number.
+        id: u32,
+    },
+    /// The guest runs virtual machines of its own.
+    #[error("the guest has switched on virtual machines of its own, whose state can't be saved")]
+    Nested,
     /// An ioctl failed.
     #[error("{call}")]
     Ioctl {
@@ -69,7 +108,7 @@ pub enum KvmError {
 }
 
 impl KvmError {
-    fn ioctl(call: &'static str) -> impl FnOnce(Errno) -> Self {
+    pub(crate) fn ioctl(call: &'static str) -> impl FnOnce(Errno) -> Self {
         move |source| Self::Ioctl { call, source }
     }
 }
@@ -102,6 +141,22 @@ impl Host {
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(KvmError::ioctl("KVM_GET_SUPPORTED_CPUID"))?;
         Ok(Self { kvm, cpuid })
+    }
+
+    /// The registers that KVM lists as a vCPU's state.
+    ///
+    /// # Errors
+    /// The ioctl's.
+    pub fn listed_msrs(&self) -> Result<Vec<u32>, KvmError> {
+        let list =
+            self.kvm.get_msr_index_list().map_err(KvmError::ioctl("KVM_GET_MSR_INDEX_LIST"))?;
+        Ok(list.as_slice().to_vec())
+    }
+
+    /// What the boot vCPU of a machine with `count` vCPUs says of itself.
+    #[must_use]
+    pub fn boot_cpuid(&self, count: u8) -> Vec<kvm_cpuid_entry2> {
+        cpuid::for_vcpu(&self.cpuid, 0, count).as_slice().to_vec()
     }
 
     /// A VM with its memory and nothing else.

@@ -30,6 +30,9 @@ pub enum MemoryError {
     /// The descriptor is not a memory file sealed against resizing.
     #[error("memory descriptor: must be a memfd sealed against shrinking and growing")]
     NotSealed,
+    /// The memory of a saved machine could be changed.
+    #[error("memory descriptor: must be read-only, or a memfd sealed against writing and resizing")]
+    Writable,
     /// The descriptor has another size than the spec.
     #[error("memory descriptor: holds {got} bytes, the spec says {want}")]
     Size {
@@ -62,18 +65,58 @@ pub enum MemoryError {
 /// fails.
 pub fn map(file: &File, size: u64) -> Result<GuestMemoryMmap, MemoryError> {
     check_sealed(file, size)?;
+    map_ranges(file, size, libc::MAP_SHARED)
+}
+
+fn map_ranges(
+    file: &File,
+    size: u64,
+    sharing: libc::c_int,
+) -> Result<GuestMemoryMmap, MemoryError> {
     let mut regions = Vec::with_capacity(2);
     let mut offset = 0;
     for RamRange { start, bytes } in layout::ram_ranges(size) {
         let length =
             usize::try_from(bytes).map_err(|_| MemoryError::Size { got: bytes, want: size })?;
-        let region = map_range(file, offset, length)?;
+        let region = map_range(file, offset, length, sharing)?;
         offset += bytes;
         let region = GuestRegionMmap::new(region, GuestAddress(start))
             .ok_or(MemoryError::Size { got: bytes, want: size })?;
         regions.push(region);
     }
     GuestMemoryMmap::from_regions(regions).map_err(MemoryError::Map)
+}
+
+/// Maps a saved machine's memory of `size` bytes for one guest alone: what it writes nobody else sees, and the
+/// file stays as it is.
+///
+/// # Errors
+/// The descriptor is not what the contract of [`crate::control::Command::Fork`] says, or mapping fails.
+pub fn map_private(file: &File, size: u64) -> Result<GuestMemoryMmap, MemoryError> {
+    check_unwritable(file, size)?;
+    map_ranges(file, size, libc::MAP_PRIVATE)
+}
+
+/// Checks that a file has a size, and that nobody changes it by this descriptor, nor, if it is a memory file, by
+/// any other. Of a file with a name its owner keeps it as it is.
+fn check_unwritable(file: &File, want: u64) -> Result<(), MemoryError> {
+    // SAFETY: F_GET_SEALS takes no argument and only reads the descriptor's state.
+    let seals = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) };
+    let needed = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_FUTURE_WRITE;
+    let sealed = seals >= 0 && seals & needed == needed;
+    // SAFETY: F_GETFL takes no argument and only reads the descriptor's state.
+    let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFL) };
+    let read_only = flags >= 0 && flags & libc::O_ACCMODE == libc::O_RDONLY;
+    if !sealed && !read_only {
+        return Err(MemoryError::Writable);
+    }
+    check_size(file, want)
+}
+
+fn check_size(file: &File, want: u64) -> Result<(), MemoryError> {
+    let got =
+        file.metadata().map_err(|source| MemoryError::System { step: "fstat", source })?.len();
+    if got == want { Ok(()) } else { Err(MemoryError::Size { got, want }) }
 }
 
 /// Checks that a memory file has a size and keeps it.
@@ -87,13 +130,16 @@ pub fn check_sealed(file: &File, want: u64) -> Result<(), MemoryError> {
     if seals < 0 || seals & needed != needed {
         return Err(MemoryError::NotSealed);
     }
-    let got =
-        file.metadata().map_err(|source| MemoryError::System { step: "fstat", source })?.len();
-    if got == want { Ok(()) } else { Err(MemoryError::Size { got, want }) }
+    check_size(file, want)
 }
 
 /// Maps `bytes` of `file` from `offset` with a guard on both sides.
-fn map_range(file: &File, offset: u64, bytes: usize) -> Result<MmapRegion, MemoryError> {
+fn map_range(
+    file: &File,
+    offset: u64,
+    bytes: usize,
+    sharing: libc::c_int,
+) -> Result<MmapRegion, MemoryError> {
     let system = |step| move |source| MemoryError::System { step, source };
     let room = bytes + HUGE_BYTES + 2 * GUARD_BYTES;
     let reserved = reserve(room).map_err(system("reserving address space"))?;
@@ -103,7 +149,7 @@ fn map_range(file: &File, offset: u64, bytes: usize) -> Result<MmapRegion, Memor
     let offset = libc::off_t::try_from(offset)
         .map_err(|_| MemoryError::Size { got: offset, want: offset })?;
     let prot = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    let flags = sharing | libc::MAP_NORESERVE | libc::MAP_FIXED;
     // SAFETY: the range lies inside the reservation made above, which nothing else uses, so
     // replacing its pages can't touch another mapping.
     let mapped = unsafe { libc::mmap(start.cast(), bytes, prot, flags, file.as_raw_fd(), offset) };

@@ -3,9 +3,11 @@
 //! There is no call in it that takes a path, makes a socket, or maps executable memory. Anything
 //! else kills the process, and the host reports it with its number.
 
-mod policy;
+pub mod policy;
 
 mod program;
+
+mod weak;
 
 use std::io;
 
@@ -27,10 +29,29 @@ pub fn confine_loop() -> io::Result<()> {
     confine(Thread::Loop)
 }
 
+/// Confines the calling thread as a vCPU thread of a machine that can be saved.
+///
+/// # Errors
+/// The kernel refuses the filter; the machine must not run then.
+pub fn confine_savable_vcpu() -> io::Result<()> {
+    confine(Thread::SavableVcpu)
+}
+
+/// Confines the calling thread as the event loop of a machine that can be saved.
+///
+/// # Errors
+/// The kernel refuses the filter; the machine must not run then.
+pub fn confine_savable_loop() -> io::Result<()> {
+    confine(Thread::SavableLoop)
+}
+
 /// No system call, and the last that a process makes whose filter has been hit.
 pub const LAST_CALL: u32 = program::LAST_CALL;
 
 fn confine(thread: Thread) -> io::Result<()> {
+    if weak::leaves_out(thread) {
+        return Ok(());
+    }
     let program = program::compile(policy::TABLE, thread).map_err(io::Error::other)?;
     seccompiler::apply_filter(&program).map_err(io::Error::other)
 }

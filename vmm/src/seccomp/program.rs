@@ -33,7 +33,7 @@ pub(super) struct TooLarge(usize);
 /// the handler says the call's number and ends the process ([`crate::sys::install_trap_handler`]).
 pub(super) fn compile(table: &[Line], thread: Thread) -> Result<BpfProgram, TooLarge> {
     let mut calls: Vec<(u32, Vec<Check>)> = Vec::new();
-    for line in table.iter().filter(|line| line.threads.contains(&thread)) {
+    for line in table.iter().filter(|line| thread.has(line)) {
         match calls.iter_mut().find(|(number, _)| *number == line.call) {
             Some((_, checks)) => checks.push(line.check),
             None => calls.push((line.call, vec![line.check])),

@@ -9,3 +9,5 @@ pub mod boot_params;
 pub mod cpuid;
 
 pub mod registers;
+
+pub mod msrs;

@@ -50,7 +50,7 @@ pub(crate) fn writable(address: u64, length: u32) -> Piece {
 }
 
 /// The driver's side of a split queue.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ring {
     pub(crate) index: u32,
     pub(crate) size: u16,
@@ -187,7 +187,15 @@ pub(crate) struct Guest<D: Device> {
 
 impl<D: Device> Guest<D> {
     pub(crate) fn new(device: D) -> Self {
-        let memory = memory();
+        Self::over(device, memory(), Vec::new())
+    }
+
+    /// The same memory with another, untouched device.
+    pub(crate) fn forked(&self, device: D) -> Self {
+        Self::over(device, self.memory.clone(), self.rings.clone())
+    }
+
+    fn over(device: D, memory: GuestMemoryMmap, rings: Vec<Ring>) -> Self {
         let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
         let sizes = device.facts().queue_sizes.to_vec();
         let theirs = interrupt.try_clone().unwrap();
@@ -197,7 +205,7 @@ impl<D: Device> Guest<D> {
             let event = EpollEvent::new(EventSet::IN, u64::from(token));
             loop_.ctl(ControlOperation::Add, descriptor, event).unwrap();
         }
-        Self { transport, memory, interrupt, rings: Vec::new(), loop_, sizes, turns: 0 }
+        Self { transport, memory, interrupt, rings, loop_, sizes, turns: 0 }
     }
 
     /// A guest whose driver is up.
@@ -269,7 +277,10 @@ impl<D: Device> Guest<D> {
     /// Notifies the device of what was added to a queue, if it wants to be.
     pub(crate) fn notify(&mut self, queue: usize) {
         if self.rings[queue].must_notify(&self.memory) {
-            self.transport.queue_events()[queue].write(1).unwrap();
+            match self.transport.queue_events().get(queue) {
+                Some(event) => event.write(1).unwrap(),
+                None => self.set(offset::QUEUE_NOTIFY, u32::try_from(queue).unwrap()),
+            }
         }
     }
 

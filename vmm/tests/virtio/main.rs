@@ -13,6 +13,8 @@ mod fs;
 
 mod transport;
 
+mod saved;
+
 mod vsock;
 
 mod vsock_credit;

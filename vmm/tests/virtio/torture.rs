@@ -135,7 +135,7 @@ fn write_headers<D: Device>(guest: &Guest<D>, random: &mut Random) {
 fn settle<D: Device>(guest: &mut Guest<D>) {
     let start = Instant::now();
     guest.run(2000);
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(20));
 }
 
 fn torture_rng(seed: u64) {

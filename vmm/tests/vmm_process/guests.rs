@@ -77,3 +77,88 @@ pub(crate) fn sweep_ports_and_memory() -> Vec<u8> {
     code.extend(print_and_power_off(b"k"));
     code
 }
+
+/// Where a guest keeps numbers.
+const NUMBERS: u32 = 0x0020_0000;
+
+fn with_place(code: &[u8], offset: u32) -> Vec<u8> {
+    [code, &(NUMBERS + offset).to_le_bytes()].concat()
+}
+
+/// A little of nothing: `mov ecx, rounds; 1: dec ecx; jnz 1b`
+fn wait() -> Vec<u8> {
+    vec![0xb9, 0x80, 0x00, 0x00, 0x00, 0x49, 0x75, 0xfd]
+}
+
+/// `jmp` to the code's first byte from its end.
+fn again(mut code: Vec<u8>) -> Vec<u8> {
+    let back = i32::try_from(code.len() + 5).unwrap();
+    code.push(0xe9);
+    code.extend((-back).to_le_bytes());
+    code
+}
+
+/// `mov dx, SERIAL_PORT; out dx, al`
+fn print_al() -> Vec<u8> {
+    let [low, high] = layout::SERIAL_PORT.to_le_bytes();
+    vec![0x66, 0xba, low, high, 0xee]
+}
+
+/// Prints a byte that is one more each time; the number is in memory, and a copy in a register.
+pub(crate) fn count_for_ever() -> Vec<u8> {
+    let mut code = with_place(&[0xff, 0x05], 0); // inc dword [number]
+    code.push(0x43); // inc ebx
+    code.extend(with_place(&[0xa1], 0)); // mov eax, [number]
+    code.extend([0x39, 0xd8]); // cmp eax, ebx
+    let bad = panic();
+    code.extend([0x74, u8::try_from(bad.len()).unwrap()]); // je over the panic
+    code.extend(bad);
+    code.extend(print_al());
+    code.extend(wait());
+    // The register begins with what the boot left in it: xor ebx, ebx
+    [vec![0x31, 0xdb], again(code)].concat()
+}
+
+/// Prints dots while the time-stamp counter goes on, and panics when it goes back.
+pub(crate) fn watch_the_counter() -> Vec<u8> {
+    let store = [with_place(&[0x89, 0x15], 8), with_place(&[0xa3], 4)].concat();
+    let bad = panic();
+    let mut code = vec![0x0f, 0x31]; // rdtsc
+    // Higher, or equal and the low half not below: over the panic.
+    let low = {
+        let mut low = with_place(&[0x3b, 0x05], 4); // cmp eax, [low]
+        low.extend([0x73, u8::try_from(bad.len()).unwrap()]); // jae over the panic
+        low
+    };
+    let equal_test = [0x74, u8::try_from(2).unwrap()]; // je to the low half's test
+    code.extend(with_place(&[0x3b, 0x15], 8)); // cmp edx, [high]
+    code.extend([0x77, u8::try_from(4 + low.len() + bad.len()).unwrap()]); // ja to the store
+    code.extend(equal_test);
+    code.extend([0xeb, u8::try_from(low.len()).unwrap()]); // below: to the panic
+    code.extend(low);
+    code.extend(bad);
+    code.extend(store);
+    code.extend([0xb0, b'.']);
+    code.extend(print_al());
+    code.extend(wait());
+    again(code)
+}
+
+/// Sets a debug register once, and prints dots while it is as it was set.
+pub(crate) fn watch_registers() -> Vec<u8> {
+    let value = 0x1234_5678_u32.to_le_bytes();
+    let mut code = vec![0xb8];
+    code.extend(value); // mov eax, value
+    code.extend([0x0f, 0x23, 0xc0]); // mov dr0, eax
+    let bad = panic();
+    let mut round = vec![0x0f, 0x21, 0xc0]; // mov eax, dr0
+    round.extend([0x3d]);
+    round.extend(value); // cmp eax, value
+    round.extend([0x74, u8::try_from(bad.len()).unwrap()]); // je over the panic
+    round.extend(bad);
+    round.extend([0xb0, b'.']);
+    round.extend(print_al());
+    round.extend(wait());
+    code.extend(again(round));
+    code
+}

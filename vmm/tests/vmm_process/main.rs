@@ -1,6 +1,7 @@
 //! The vmm as a process, driven over its control socket, with toy guests on this machine's KVM.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a set-up step that fails fails the test")]
 
+mod forks;
 mod guests;
 mod process;
 

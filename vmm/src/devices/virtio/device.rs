@@ -39,9 +39,14 @@ pub struct Turn {
 
 /// A device behind a [`super::Transport`].
 ///
-/// All calls come one at a time under the transport's lock: `work` from the event loop, `start`
-/// and `stop` also from vCPU threads. None may block or take longer than its budget.
+/// All calls come one at a time under the transport's lock: `work` from the event loop and, if
+/// [`Self::IS_PROMPT`], from vCPU threads, `start` and `stop` also from these. None may block or take
+/// longer than its budget.
 pub trait Device {
+    /// Whether the vCPU that notifies a queue does the work at once, in place of the event loop: for a
+    /// device whose driver waits for the answer anyway. It spares that wait the wake-up of a thread.
+    const IS_PROMPT: bool = false;
+
     /// What never changes. Asked once.
     fn facts(&self) -> Facts;
     /// Descriptors of the device's own that make work when readable. Asked once; the device keeps
@@ -53,6 +58,12 @@ pub trait Device {
     /// system call, for a vCPU thread may make few; what else there is to end, the next `work` ends,
     /// which comes soon. Does nothing when stopped; a transport calls it on every reset.
     fn stop(&mut self) -> Vec<Queue>;
+    /// The queues that it works on, in their order; none while it is stopped.
+    fn queues(&self) -> Vec<&Queue>;
+    /// Whether it holds no buffer of its queues between two calls, so that it can be saved now.
+    fn is_at_rest(&self) -> bool {
+        true
+    }
     /// Bounded work. Consumes the readiness of a source.
     ///
     /// # Errors

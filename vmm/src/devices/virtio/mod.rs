@@ -18,6 +18,8 @@ pub mod queue_config;
 
 pub mod queue;
 
+pub mod saved;
+
 pub mod fault;
 
 pub mod rng;

@@ -19,10 +19,8 @@ use super::fault::QueueFault;
 /// and far below the 2^32 at which sums of descriptor lengths wrap (VIRTIO 1.2, 2.7.5.2).
 pub const MAX_CHAIN_BYTES: u32 = 4 << 20;
 
-/// Bytes of one descriptor.
-const DESCRIPTOR_SIZE: u64 = size_of::<Descriptor>() as u64;
-
-/// A checked piece of guest memory: lies wholly in RAM, is not empty.
+/// A checked piece of guest memory: lies wholly in RAM, is not empty. Of one descriptor, or of several
+/// that follow each other in the chain and in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     address: GuestAddress,
@@ -85,6 +83,27 @@ impl Queue {
     #[must_use]
     pub fn memory(&self) -> &GuestMemoryMmap {
         &self.memory
+    }
+
+    /// The next entries of the available and the used ring.
+    #[must_use]
+    pub fn position(&self) -> (u16, u16) {
+        (self.ring.next_avail(), self.ring.next_used())
+    }
+
+    /// Goes on where another queue on these rings stood. What lies there is checked as ever.
+    pub(super) fn go_on_at(&mut self, next_available: u16, next_used: u16) {
+        self.ring.set_next_avail(next_available);
+        self.ring.set_next_used(next_used);
+    }
+
+    /// How far the driver has come with making chains available.
+    ///
+    /// # Errors
+    /// The ring could not be read: never with a validated queue.
+    pub fn available_index(&self) -> Result<u16, QueueFault> {
+        let index = self.ring.avail_idx(&self.memory, Ordering::Acquire);
+        index.map(|index| index.0).map_err(|_| self.ring_fault())
     }
 
     /// Takes the next chain that the driver made available.
@@ -216,28 +235,45 @@ impl Queue {
     /// Checks the chain at `head` and copies its descriptors. Returns how many are readable.
     fn walk(&self, head: u16, segments: &mut Vec<Segment>) -> Result<usize, QueueFault> {
         let size = self.ring.size();
-        let mut readable = 0;
-        let mut bytes = 0;
+        // A table lies in one piece of memory: it was checked, and guest memory has no two that touch.
+        let table = GuestAddress(self.ring.desc_table());
+        let table = self
+            .memory
+            .get_slice(table, size_of::<Descriptor>() * usize::from(size))
+            .map_err(|_| QueueFault::DescriptorIndex { index: head })?;
+        let (mut readable, mut count, mut bytes) = (0, 0, 0);
         let mut index = head;
         loop {
             // A chain has each descriptor of the table at most once (VIRTIO 1.2, 2.7.5.2).
-            if segments.len() >= usize::from(size) {
+            if count >= size {
                 return Err(QueueFault::Loop);
             }
-            let descriptor = self.descriptor(index)?;
+            count += 1;
+            let place = size_of::<Descriptor>() * usize::from(index);
+            let descriptor: Descriptor =
+                table.read_obj(place).map_err(|_| QueueFault::DescriptorIndex { index })?;
             let segment = self.segment(&descriptor)?;
             bytes += segment.length;
             if bytes > MAX_CHAIN_BYTES {
                 return Err(QueueFault::ChainBytes);
             }
-            if !descriptor.is_write_only() {
-                // Readable ones come first (VIRTIO 1.2, 2.7.4.2).
-                if readable != segments.len() {
-                    return Err(QueueFault::Direction);
-                }
-                readable += 1;
+            let writable = descriptor.is_write_only();
+            let started = readable < segments.len();
+            // Readable ones come first (VIRTIO 1.2, 2.7.4.2).
+            if started && !writable {
+                return Err(QueueFault::Direction);
             }
-            segments.push(segment);
+            // Pages of a large buffer often follow each other: one copy then, in place of hundreds.
+            let after = segments
+                .last_mut()
+                .filter(|last| started == writable && last.end() == segment.address.raw_value());
+            match after {
+                Some(last) => last.length += segment.length,
+                None => {
+                    segments.push(segment);
+                    readable += usize::from(!writable);
+                }
+            }
             if !descriptor.has_next() {
                 break;
             }
@@ -245,16 +281,6 @@ impl Queue {
         }
         let (read_only, writable) = segments.split_at(readable);
         if overlap(read_only, writable) { Err(QueueFault::Overlap) } else { Ok(readable) }
-    }
-
-    fn descriptor(&self, index: u16) -> Result<Descriptor, QueueFault> {
-        let fault = QueueFault::DescriptorIndex { index };
-        if index >= self.ring.size() {
-            return Err(fault);
-        }
-        let table = GuestAddress(self.ring.desc_table());
-        let address = table.checked_add(DESCRIPTOR_SIZE * u64::from(index)).ok_or(fault)?;
-        self.memory.read_obj(address).map_err(|_| fault)
     }
 
     fn segment(&self, descriptor: &Descriptor) -> Result<Segment, QueueFault> {

@@ -118,6 +118,10 @@ impl Device for Rng {
         self.queue.take().into_iter().collect()
     }
 
+    fn queues(&self) -> Vec<&Queue> {
+        self.queue.iter().collect()
+    }
+
     fn work(&mut self, cause: Cause) -> Result<Turn, Fault> {
         if let Cause::Source(_) = cause {
             // Disarming also takes the readiness away.

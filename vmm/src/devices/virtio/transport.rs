@@ -15,6 +15,7 @@ use super::device::{Cause, Device, Turn};
 use super::fault::{Fault, QueueFault};
 use super::queue::Queue;
 use super::registers::{Effect, INTERRUPT_USED, Phase, Registers};
+use super::saved::{DeviceState, StateFault};
 
 /// A device with its registers.
 #[derive(Debug)]
@@ -40,6 +41,39 @@ impl<D: Device> Transport<D> {
         Ok(Self { registers, device, memory, interrupt, queue_events, fault: None })
     }
 
+    /// The transport as plain data, while neither vCPUs nor the event loop work on it.
+    ///
+    /// # Errors
+    /// The device has requests under way.
+    pub fn state(&self) -> Result<DeviceState, StateFault> {
+        let mut state = self.registers.state();
+        if !self.device.is_at_rest() {
+            return Err(StateFault::Busy { id: state.id });
+        }
+        for (saved, queue) in state.queues.iter_mut().zip(self.device.queues()) {
+            (saved.next_available, saved.next_used) = queue.position();
+        }
+        Ok(state)
+    }
+
+    /// Takes on the state of another machine's transport, before anything has touched this one. The
+    /// caller lets it be looked at by [`Self::kick`] when the guest runs: nobody will notify of what the
+    /// queues hold already.
+    ///
+    /// # Errors
+    /// No driver could have brought a device to it.
+    pub fn take_state(&mut self, state: &DeviceState) -> Result<(), StateFault> {
+        self.registers.take_state(state)?;
+        if self.registers.phase() == Phase::DriverOk {
+            let mut queues = self.validate_queues()?;
+            for (queue, saved) in queues.iter_mut().zip(&state.queues) {
+                queue.go_on_at(saved.next_available, saved.next_used);
+            }
+            self.device.start(queues);
+        }
+        Ok(())
+    }
+
     /// A register read by a vCPU; fills all of `data`.
     pub fn read(&mut self, offset: u64, data: &mut [u8]) {
         self.registers.read(offset, data);
@@ -51,15 +85,17 @@ impl<D: Device> Transport<D> {
             Effect::None => {}
             Effect::Start => self.start(),
             Effect::Stop => self.stop(),
+            Effect::Notify(queue) if D::IS_PROMPT => self.work(Cause::Queue(queue)),
             Effect::Notify(queue) => self.signal_queue(queue),
         }
     }
 
     /// One event for each queue: what a write of the queue's index to the register QueueNotify
-    /// signals.
+    /// signals, without a vCPU leaving the guest. None for a device that [`Device::IS_PROMPT`]: such a
+    /// write comes to [`Self::write`].
     #[must_use]
     pub fn queue_events(&self) -> &[EventFd] {
-        &self.queue_events
+        if D::IS_PROMPT { &[] } else { &self.queue_events }
     }
 
     /// What the event loop waits for, level-triggered, readable; with the token for

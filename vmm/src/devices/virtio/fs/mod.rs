@@ -150,6 +150,10 @@ impl Fs {
             let slot = u32::from_le_bytes([a, b, c, d]);
             let bytes = u32::from_le_bytes([e, f, g, h]);
             self.finish(slot, bytes)?;
+            // Nothing more is due, so there is nothing to ask for.
+            if self.slots.all_free() {
+                break;
+            }
         }
         let mut again = None;
         for index in 0..self.waiting.len() {
@@ -183,6 +187,9 @@ impl Fs {
 }
 
 impl Device for Fs {
+    /// Who reads or writes a file waits for it.
+    const IS_PROMPT: bool = true;
+
     fn facts(&self) -> Facts {
         let mut config = TAG.to_vec();
         config.resize(TAG_BYTES, 0);
@@ -203,6 +210,14 @@ impl Device for Fs {
         self.slots.orphan();
         self.waiting = [false; 2];
         std::mem::take(&mut self.queues)
+    }
+
+    fn queues(&self) -> Vec<&Queue> {
+        self.queues.iter().collect()
+    }
+
+    fn is_at_rest(&self) -> bool {
+        self.slots.all_free()
     }
 
     fn work(&mut self, cause: Cause) -> Result<Turn, Fault> {

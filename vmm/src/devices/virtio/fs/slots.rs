@@ -58,6 +58,10 @@ impl Slots {
         self.range(index).find(|slot| matches!(self.slots.get(*slot), Some(Slot::Free)))
     }
 
+    pub(super) fn all_free(&self) -> bool {
+        self.slots.iter().all(|slot| matches!(slot, Slot::Free))
+    }
+
     pub(super) fn has_free(&self, index: usize) -> bool {
         self.free(index).is_some()
     }

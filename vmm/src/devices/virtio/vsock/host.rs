@@ -7,6 +7,7 @@ use crate::control::{Event, Stats};
 
 use super::super::Transport;
 use super::super::device::Cause;
+use super::anew::Anew;
 use super::{RX, Vsock};
 
 impl Transport<Vsock> {
@@ -38,6 +39,15 @@ impl Transport<Vsock> {
         vsock.finish_stop();
         vsock.table.refuse(id);
         self.work(Cause::Queue(RX));
+    }
+
+    /// The machine is another than the one whose state this device took: the guest is to learn that
+    /// the connections which it knows are gone, and gets no packet before it has.
+    pub fn begin_anew(&mut self) {
+        let vsock = self.device_mut();
+        if vsock.is_running() {
+            vsock.anew = Anew::Due;
+        }
     }
 
     /// What the host is to be told. Fetch it after every `process`, `connect`, `accept` and

@@ -17,6 +17,8 @@ pub mod establish;
 
 mod receive;
 
+mod anew;
+
 mod host;
 
 use std::io;
@@ -28,6 +30,7 @@ use crate::control::GUEST_CID;
 use super::device::{Cause, Device, Facts, Turn};
 use super::fault::{Fault, QueueFault};
 use super::queue::{Chain, Queue};
+use anew::Anew;
 use packet::{HEADER_LENGTH, HEADER_SIZE, Header, MAX_DATA};
 use table::Table;
 
@@ -52,13 +55,15 @@ pub struct Vsock {
     table: Table,
     /// The driver stopped the device; its connections have still to be ended.
     ending: bool,
+    /// Whether the driver has to learn that its connections are gone.
+    anew: Anew,
 }
 
 #[derive(Debug)]
 struct Queues {
     rx: Queue,
     tx: Queue,
-    /// Holds buffers for events, of which there are none yet.
+    /// Holds buffers for events: see [`anew`].
     event: Queue,
 }
 
@@ -68,7 +73,7 @@ impl Vsock {
     /// # Errors
     /// No epoll or timer could be made.
     pub fn new() -> io::Result<Self> {
-        Ok(Self { queues: None, table: Table::new()?, ending: false })
+        Ok(Self { queues: None, table: Table::new()?, ending: false, anew: Anew::No })
     }
 
     /// Its connections and counters.
@@ -92,9 +97,10 @@ impl Vsock {
     /// Moves packets both ways. What the guest sends can make packets to it.
     fn move_packets(&mut self, queues: &mut Queues, cause: Cause) -> Result<Turn, Fault> {
         let transmitted = cause == Cause::Queue(TX) && self.transmit(&mut queues.tx)?;
-        let received = self.receive(&mut queues.rx)?;
+        self.anew = self.anew.next(&mut queues.event)?;
+        let received = self.anew == Anew::No && self.receive(&mut queues.rx)?;
         let again = if transmitted { Some(TX) } else { received.then_some(RX) };
-        let tx_interrupt = queues.tx.wants_interrupt()?;
+        let tx_interrupt = queues.tx.wants_interrupt()? | queues.event.wants_interrupt()?;
         let interrupt = queues.rx.wants_interrupt()? || tx_interrupt;
         Ok(Turn { interrupt, again })
     }
@@ -186,7 +192,14 @@ impl Device for Vsock {
 
     fn stop(&mut self) -> Vec<Queue> {
         self.ending = true;
+        // The next driver begins with no connection anyway.
+        self.anew = Anew::No;
         self.queues.take().map_or_else(Vec::new, |queues| vec![queues.rx, queues.tx, queues.event])
+    }
+
+    fn queues(&self) -> Vec<&Queue> {
+        let queues = self.queues.iter();
+        queues.flat_map(|queues| [&queues.rx, &queues.tx, &queues.event]).collect()
     }
 
     fn work(&mut self, cause: Cause) -> Result<Turn, Fault> {

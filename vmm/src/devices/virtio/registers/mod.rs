@@ -4,6 +4,8 @@
 //! configuration can only change between FEATURES_OK and DRIVER_OK. What the transport must do
 //! after a write is its return value.
 
+mod state;
+
 use virtio_bindings::bindings::virtio_config::{
     VIRTIO_CONFIG_S_ACKNOWLEDGE, VIRTIO_CONFIG_S_DRIVER, VIRTIO_CONFIG_S_DRIVER_OK,
     VIRTIO_CONFIG_S_FAILED, VIRTIO_CONFIG_S_FEATURES_OK, VIRTIO_CONFIG_S_NEEDS_RESET,

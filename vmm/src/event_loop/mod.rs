@@ -5,9 +5,10 @@
 //!      └──────────┴─ stop, the guest's end, or the host's: out of every state ─┴──────┘
 //! ```
 
+mod save;
+
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -15,10 +16,10 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use crate::control::{Command, Event, Stats};
 use crate::control_socket::{self, ControlError, ControlSocket};
-use crate::devices::virtio::{Device, Transport};
 use crate::exit::{Exit, ExitCode};
-use crate::machine::Machine;
+use crate::machine::{Machine, lock};
 use crate::vcpu::{Report, Wanted};
+use save::Saving;
 
 /// How often the vCPUs are asked whether they can still do anything. A halt with interrupts off
 /// gives no event: KVM handles `hlt` itself, and nothing will ever wake that vCPU.
@@ -74,6 +75,8 @@ struct Loop {
     /// Which vCPUs were dead when last looked at.
     dead: Vec<bool>,
     deferred: Vec<(Command, Vec<OwnedFd>)>,
+    /// The machine is being saved.
+    saving: Option<Saving>,
     exit: Option<Exit>,
 }
 
@@ -90,6 +93,7 @@ impl Loop {
             announced: false,
             dead,
             deferred: Vec::new(),
+            saving: None,
             exit: None,
         }
     }
@@ -144,7 +148,11 @@ impl Loop {
     fn on_command(&mut self, command: Command, mut descriptors: Vec<OwnedFd>, ops: &mut EventOps) {
         let paused = self.phase != Phase::Running;
         match command {
-            Command::Start(_) | Command::StartShared(_) | Command::Probe => {
+            Command::Start(_)
+            | Command::StartShared(_)
+            | Command::StartSavable(_)
+            | Command::Fork(_)
+            | Command::Probe => {
                 let message = control_socket::name(&command);
                 self.control_failed(&ControlError::Unexpected { message });
             }
@@ -152,6 +160,7 @@ impl Loop {
             Command::Stats => self.send(&Event::Stats(self.stats())),
             Command::Pause => self.pause(ops),
             Command::Resume => self.resume(),
+            Command::Save => self.save(descriptors),
             // A paused machine's memory and devices stand still.
             Command::Connect { .. } | Command::Accept { .. } | Command::Refuse { .. } if paused => {
                 if self.deferred.len() < MAX_DEFERRED {
@@ -162,15 +171,15 @@ impl Loop {
             }
             Command::Connect { id, port } => {
                 if let Some(stream) = descriptors.pop() {
-                    lock(&self.machine.vsock).connect(id, port, stream);
+                    lock(&self.machine.devices.vsock).connect(id, port, stream);
                 }
             }
             Command::Accept { id } => {
                 if let Some(stream) = descriptors.pop() {
-                    lock(&self.machine.vsock).accept(id, stream);
+                    lock(&self.machine.devices.vsock).accept(id, stream);
                 }
             }
-            Command::Refuse { id } => lock(&self.machine.vsock).refuse(id),
+            Command::Refuse { id } => lock(&self.machine.devices.vsock).refuse(id),
         }
         self.forward_vsock_events();
     }
@@ -189,6 +198,8 @@ impl Loop {
 
     fn resume(&mut self) {
         match self.phase {
+            // Its state is being read.
+            Phase::Paused if self.saving.is_some() => self.next = Some(Wanted::Run),
             Phase::Paused => {
                 self.phase = Phase::Resuming { left: self.machine.vcpus.count() };
                 self.machine.vcpus.want(Wanted::Run);
@@ -206,6 +217,7 @@ impl Loop {
                     self.exit.get_or_insert(exit);
                 }
                 Report::Paused => self.on_paused(),
+                Report::Saved { index, state } => self.on_saved(index, state),
                 Report::Running => self.on_running(ops),
                 Report::Looked { index, dead } => {
                     if let Some(slot) = self.dead.get_mut(index) {
@@ -242,9 +254,9 @@ impl Loop {
         self.phase = Phase::Running;
         self.dead.fill(false);
         self.watch_devices(ops);
-        lock(&self.machine.vsock).kick();
-        lock(&self.machine.rng).kick();
-        if let Some(fs) = &self.machine.fs {
+        lock(&self.machine.devices.vsock).kick();
+        lock(&self.machine.devices.rng).kick();
+        if let Some(fs) = &self.machine.devices.fs {
             lock(fs).kick();
         }
         if std::mem::replace(&mut self.announced, true) {
@@ -270,7 +282,7 @@ impl Loop {
 
     /// A machine whose files are gone can't go on.
     fn on_fs(&mut self, token: u32) {
-        let Some(fs) = &self.machine.fs else { return };
+        let Some(fs) = &self.machine.devices.fs else { return };
         let mut fs = lock(fs);
         fs.process(token);
         let failure = fs.device().failure().map(str::to_owned);
@@ -281,7 +293,7 @@ impl Loop {
     }
 
     fn forward_vsock_events(&mut self) {
-        let events = lock(&self.machine.vsock).take_events();
+        let events = lock(&self.machine.devices.vsock).take_events();
         for event in events {
             self.send(&event);
         }
@@ -297,8 +309,8 @@ impl Loop {
             serial_dropped_bytes: self.machine.bus.serial_dropped(),
             ..Stats::default()
         };
-        lock(&self.machine.vsock).add_stats(&mut stats);
-        let rng = lock(&self.machine.rng);
+        lock(&self.machine.devices.vsock).add_stats(&mut stats);
+        let rng = lock(&self.machine.devices.rng);
         stats.entropy_bytes = rng.device().served_bytes();
         stats.rejected_accesses += rng.rejected_accesses();
         drop(rng);
@@ -329,9 +341,9 @@ impl Loop {
                     .map(|(fd, token)| Events::with_data_raw(fd, base + token, EventSet::IN)),
             );
         };
-        add(VSOCK, lock(&self.machine.vsock).event_sources());
-        add(RNG, lock(&self.machine.rng).event_sources());
-        if let Some(fs) = &self.machine.fs {
+        add(VSOCK, lock(&self.machine.devices.vsock).event_sources());
+        add(RNG, lock(&self.machine.devices.rng).event_sources());
+        if let Some(fs) = &self.machine.devices.fs {
             add(FS, lock(fs).event_sources());
         }
         events
@@ -347,10 +359,10 @@ impl MutEventSubscriber for Loop {
             // Events that were ready together with the one that paused.
             _ if !matches!(self.phase, Phase::Running) => {}
             token @ VSOCK..RNG => {
-                lock(&self.machine.vsock).process(token - VSOCK);
+                lock(&self.machine.devices.vsock).process(token - VSOCK);
                 self.forward_vsock_events();
             }
-            token @ RNG..FS => lock(&self.machine.rng).process(token % DEVICE_TOKENS),
+            token @ RNG..FS => lock(&self.machine.devices.rng).process(token % DEVICE_TOKENS),
             token => self.on_fs(token - FS),
         }
     }
@@ -367,8 +379,4 @@ impl MutEventSubscriber for Loop {
             }
         }
     }
-}
-
-fn lock<D: Device>(device: &Arc<Mutex<Transport<D>>>) -> MutexGuard<'_, Transport<D>> {
-    device.lock().unwrap_or_else(PoisonError::into_inner)
 }

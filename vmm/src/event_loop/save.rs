@@ -1,0 +1,75 @@
+//! Saving a paused machine: every vCPU thread tells its state, then the rest is read and all of it written.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use super::{Loop, Phase};
+use crate::control::{Command, Event};
+use crate::control_socket::{self, ControlError};
+use crate::exit::ExitCode;
+use crate::kvm::KvmError;
+use crate::kvm::saved::VcpuState;
+use crate::snapshot::take::SaveError;
+use crate::vcpu::Wanted;
+
+/// A machine's state on its way into a file.
+pub(super) struct Saving {
+    file: File,
+    vcpus: Vec<Option<Box<VcpuState>>>,
+    left: usize,
+}
+
+impl Loop {
+    /// Asks the vCPUs for their states.
+    pub(super) fn save(&mut self, mut descriptors: Vec<OwnedFd>) {
+        let possible =
+            self.phase == Phase::Paused && self.machine.savable.is_some() && self.saving.is_none();
+        let Some(file) = descriptors.pop().filter(|_| possible) else {
+            let message = control_socket::name(&Command::Save);
+            return self.control_failed(&ControlError::Unexpected { message });
+        };
+        let count = self.machine.vcpus.count();
+        let vcpus = (0..count).map(|_| None).collect();
+        self.saving = Some(Saving { file: file.into(), vcpus, left: count });
+        self.machine.vcpus.save();
+    }
+
+    /// Notes a vCPU's state; after the last one the file is written.
+    pub(super) fn on_saved(&mut self, index: usize, state: Result<Box<VcpuState>, KvmError>) {
+        let Some(saving) = &mut self.saving else { return };
+        match state {
+            Ok(state) => {
+                if let Some(place) = saving.vcpus.get_mut(index) {
+                    *place = Some(state);
+                }
+            }
+            Err(error) => return self.save_failed(&error.into()),
+        }
+        saving.left = saving.left.saturating_sub(1);
+        if saving.left > 0 {
+            return;
+        }
+        let (Some(saving), Some(savable)) = (self.saving.take(), &self.machine.savable) else {
+            return;
+        };
+        match savable.write(&self.machine, saving.vcpus, saving.file) {
+            Ok(bytes) => self.send(&Event::Saved { bytes }),
+            Err(error) => return self.save_failed(&error),
+        }
+        if self.next.take() == Some(Wanted::Run) {
+            self.resume();
+        }
+    }
+
+    /// A machine that can't be saved has no use.
+    fn save_failed(&mut self, error: &SaveError) {
+        let mut text = format!("saving the machine: {error}");
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        self.end(ExitCode::Host, text);
+    }
+}

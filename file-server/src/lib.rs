@@ -22,6 +22,8 @@ pub mod share;
 
 pub mod owner;
 
+pub mod keep;
+
 pub mod locks;
 
 pub mod xattrs;

@@ -12,16 +12,14 @@ use std::time::Duration;
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use virtiofsd::filesystem::{Context, Entry, FileSystem as _, FsOptions, GetxattrReply, ROOT_ID};
 use virtiofsd::fuse::{Attr, SetattrIn, SetattrValid};
-use virtiofsd::passthrough::{CachePolicy, Config, PassthroughFs};
+use virtiofsd::passthrough::{Config, PassthroughFs};
 
+use crate::keep;
 use crate::limits::HANDLE_SHARE;
 use crate::locks::{Locks, nobody};
 use crate::owner::{MAX_RECORD, RECORD, SET_ID, Shown};
 use crate::router::error;
 use crate::spec::{FILE_NAME, Kind, Owner, ShareSpec};
-
-/// How long a guest may keep what it knows of an image: nothing of it ever changes.
-const IMAGE_TIME: Duration = Duration::from_secs(24 * 3600);
 
 /// What all shares of a server may use together.
 #[derive(Debug)]
@@ -116,14 +114,11 @@ impl Share {
         processes: File,
         budget: Arc<Budget>,
     ) -> io::Result<Self> {
-        let time = match spec.owner {
-            Owner::Image { .. } => IMAGE_TIME,
-            Owner::All { .. } => Duration::ZERO,
-        };
         let files = PassthroughFs::new(Config {
-            entry_timeout: time,
-            attr_timeout: time,
-            cache_policy: cache(&spec),
+            entry_timeout: keep::names(spec.owner),
+            // See `adopt`.
+            attr_timeout: Duration::ZERO,
+            cache_policy: keep::content(&spec),
             root_dir: ".".to_owned(),
             xattr: true,
             proc_sfd_rawfd: Some(processes),
@@ -218,6 +213,7 @@ impl Share {
         match booked {
             Ok(shown) => {
                 show(&mut entry.attr, shown);
+                entry.attr_timeout = keep::attributes(self.spec.owner, entry.attr.mode);
                 Ok(entry)
             }
             Err(error) => {
@@ -375,19 +371,6 @@ fn show(attr: &mut Attr, shown: Shown) {
     attr.uid = shown.uid.into();
     attr.gid = shown.gid.into();
     attr.mode = shown.mode(attr.mode);
-}
-
-/// What the guest may keep of a file's content while it is open.
-fn cache(spec: &ShareSpec) -> CachePolicy {
-    match spec.owner {
-        Owner::Image { .. } => CachePolicy::Always,
-        // Both sides write. The guest's kernel would learn of the host's changes by the time of the last
-        // one, which two changes within one tick of the host's clock have in common: so it keeps
-        // nothing, and every read is the host's.
-        Owner::All { .. } if spec.writable => CachePolicy::Never,
-        // The host alone writes: kept until the next opening, or until time or size differ.
-        Owner::All { .. } => CachePolicy::Auto,
-    }
 }
 
 fn count(length: usize) -> u64 {

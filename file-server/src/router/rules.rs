@@ -13,6 +13,7 @@ use virtiofsd::fuse::{Attr, SetattrIn};
 
 use super::{Place, Router, error};
 use crate::decode::LISTING;
+use crate::keep;
 use crate::limits::{MAX_NAME, MAX_PRIVATE_REQUEST};
 use crate::locks::nobody;
 use crate::owner::SET_ID;
@@ -111,11 +112,13 @@ impl Router {
 
     pub(super) fn serve_getattr(&self, inode: u64) -> io::Result<(Attr, Duration)> {
         if self.split(inode)?.is_none() {
-            return Ok((root_attributes(), Duration::ZERO));
+            // They are the same for ever.
+            return Ok((root_attributes(), keep::ALWAYS));
         }
         let (place, inode) = self.file(inode)?;
-        let (attr, time) = place.share.files.getattr(nobody(), inode, None)?;
+        let (attr, _) = place.share.files.getattr(nobody(), inode, None)?;
         let mut attr = place.share.attributes(inode, attr)?;
+        let time = keep::attributes(place.share.spec.owner, attr.mode);
         attr.ino = place.ino(attr.ino);
         Ok((attr, time))
     }
@@ -130,8 +133,9 @@ impl Router {
         let (place, inode) = self.writable(inode)?;
         let handle = handle.map(|handle| place.handle(handle)).transpose()?;
         let (attr, valid) = place.share.changes(attr, valid)?;
-        let (attr, time) = place.share.files.setattr(nobody(), inode, attr, handle, valid)?;
+        let (attr, _) = place.share.files.setattr(nobody(), inode, attr, handle, valid)?;
         let mut attr = place.share.attributes(inode, attr)?;
+        let time = keep::attributes(place.share.spec.owner, attr.mode);
         attr.ino = place.ino(attr.ino);
         Ok((attr, time))
     }

@@ -11,3 +11,5 @@ mod locks;
 mod owners;
 
 mod serving;
+
+mod turns;

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use cloister_protocol::agent::{
     AgentLimits, AgentSpec, Copy, Direction, Notice, Place, Root, ShareMount, User, first_id,
 };
+use cloister_protocol::egress::Egress;
 use cloister_protocol::message::{Event, Exec, ExecFailure, ExitStatus, Request, Stdio};
 
 use crate::test_bed::{Bed, Streams, eventually};
 
-const USER: User = User { uid: 1000, gid: 1000 };
+pub(crate) const USER: User = User { uid: 1000, gid: 1000 };
 
 /// A supervisor with images to make agents from.
 pub(crate) struct Agents {
@@ -70,6 +71,7 @@ impl Agents {
             },
             executables: None,
             writable: None,
+            egress: None,
         }
     }
 
@@ -89,6 +91,11 @@ impl Agents {
             Event::AgentFailed { agent, detail } if agent == number => detail,
             other => panic!("{other:?}"),
         }
+    }
+
+    pub(crate) fn set_egress(&mut self, agent: u32, egress: &Egress) {
+        self.bed.send(&Request::SetEgress { agent, egress: egress.clone() });
+        assert_eq!(self.bed.event(), Event::EgressSet { agent, holds: true });
     }
 
     pub(crate) fn remove(&mut self, agent: u32) {

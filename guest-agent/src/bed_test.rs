@@ -76,7 +76,7 @@ impl Bed {
         let mut bed = Self::start_silently();
         let hello = bed.event();
         assert!(matches!(hello, Event::Hello { version: VERSION, .. }), "{hello:?}");
-        bed.send(&Request::Hello { version: VERSION });
+        bed.send(&Request::Hello { version: VERSION, fork: None });
         bed
     }
 
@@ -102,7 +102,7 @@ impl Bed {
             group,
             bounded,
             supervisor: Some(supervisor),
-            next_port: 2,
+            next_port: 3,
         }
     }
 

@@ -54,6 +54,11 @@ impl Control {
         }
     }
 
+    /// Whether the host has said its hello.
+    pub(crate) const fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
     /// Queues an event; [`Control::flush`] sends it.
     pub(crate) fn push(&mut self, event: &Event) -> Result<(), ControlError> {
         self.unsent.extend(frame::encode(event)?);
@@ -108,17 +113,17 @@ impl Control {
 
     /// Checks everything but commands and agents, whose faults are answered and not fatal.
     fn admit(&mut self, request: Request) -> Result<Option<Request>, ControlError> {
-        match request {
-            Request::Hello { version } if !self.greeted => {
-                if version != VERSION {
-                    return Err(ControlError::Version(version));
+        match &request {
+            Request::Hello { version, .. } if !self.greeted => {
+                if *version != VERSION {
+                    return Err(ControlError::Version(*version));
                 }
                 self.greeted = true;
             }
             Request::Hello { .. } => return Err(ControlError::Greeting),
             _ if !self.greeted => return Err(ControlError::Greeting),
             Request::Exec(_) | Request::Copy(_) | Request::CreateAgent(_) => {}
-            ref other => other.validate()?,
+            other => other.validate()?,
         }
         Ok(Some(request))
     }
@@ -127,7 +132,8 @@ impl Control {
 /// A host that is gone shows in reading or in writing, whichever comes first.
 const fn error_of(error: Errno) -> ControlError {
     match error {
-        Errno::PIPE | Errno::CONNRESET => ControlError::Closed,
+        // The last: its machine goes on in another, which has none of its connections.
+        Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => ControlError::Closed,
         other => ControlError::Io(other),
     }
 }

@@ -17,11 +17,15 @@ mod serve;
 
 mod control;
 
+mod identity;
+
 mod command;
 
 mod agent;
 
 mod copy;
+
+mod egress;
 
 mod message;
 
@@ -46,6 +50,10 @@ mod agent_test;
 #[cfg(test)]
 #[path = "bounds_test.rs"]
 mod bounds_test;
+
+#[cfg(test)]
+#[path = "egress_test.rs"]
+mod egress_test;
 
 #[cfg(test)]
 #[path = "isolation_test.rs"]
@@ -130,9 +138,18 @@ fn boot_and_serve(start_tsc: u64) -> Result<(), Fatal> {
         Err(_) if announced => stay_up()?,
         Err(error) => return Err(Fatal::Connect(error)),
     };
-    Server::new(control, &Vsock, &groups, &log, Common::new(Shares::Device, Bounds::Kept))?
-        .run(start_tsc)?;
-    Ok(())
+    let (mut control, mut start_tsc) = (control, start_tsc);
+    loop {
+        let common = Common::new(Shares::Device, Bounds::Kept);
+        match Server::new(control, &Vsock, &groups, &log, common)?.run(start_tsc) {
+            // Nothing was done yet. A machine that was saved here goes on in another, whose host is another.
+            Err(ServeError::Ungreeted) => {
+                start_tsc = sys::time_stamp();
+                control = begin_to_connect().and_then(host::finish).map_err(Fatal::Connect)?;
+            }
+            result => return Ok(result?),
+        }
+    }
 }
 
 /// A panic ends PID 1, and so the machine by a kernel panic, which the host sees; this says why.

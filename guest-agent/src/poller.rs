@@ -25,6 +25,17 @@ pub(crate) enum Owner {
     Command(u64, Part),
     /// A part of the agent with this serial number.
     Agent(u64, AgentPart),
+    /// A side of the way outside with this serial number.
+    Egress(u64, EgressPart),
+}
+
+/// A side of a way outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum EgressPart {
+    /// A socket in the agent's network namespace.
+    Agent,
+    /// The stream to the host.
+    Host,
 }
 
 /// A part of an agent.
@@ -98,6 +109,8 @@ impl Owner {
     const AGENT_GROUP: u8 = 0xee;
     const AGENT_MEMORY: u8 = 0xed;
     const AGENT_PROCESSES: u8 = 0xec;
+    const EGRESS_AGENT: u8 = 0xdf;
+    const EGRESS_HOST: u8 = 0xde;
 
     /// Serial number and part in one word; serial numbers begin with 1.
     const fn token(self) -> u64 {
@@ -123,6 +136,13 @@ impl Owner {
                 };
                 (serial << 8) | part as u64
             }
+            Self::Egress(serial, part) => {
+                let part = match part {
+                    EgressPart::Agent => Self::EGRESS_AGENT,
+                    EgressPart::Host => Self::EGRESS_HOST,
+                };
+                (serial << 8) | part as u64
+            }
         }
     }
 
@@ -141,6 +161,8 @@ impl Owner {
             (_, Self::AGENT_GROUP) => return agent(AgentPart::Group),
             (_, Self::AGENT_MEMORY) => return agent(AgentPart::Memory),
             (_, Self::AGENT_PROCESSES) => return agent(AgentPart::Processes),
+            (_, Self::EGRESS_AGENT) => return Some(Self::Egress(token >> 8, EgressPart::Agent)),
+            (_, Self::EGRESS_HOST) => return Some(Self::Egress(token >> 8, EgressPart::Host)),
             (_, index) => Part::Stream(index),
         };
         Some(Self::Command(token >> 8, part))
@@ -149,7 +171,7 @@ impl Owner {
 
 #[cfg(test)]
 mod tests {
-    use super::{AgentPart, Owner, Part};
+    use super::{AgentPart, EgressPart, Owner, Part};
 
     #[test]
     fn tokens_come_back() {
@@ -165,6 +187,8 @@ mod tests {
             Owner::Agent(3, AgentPart::Group),
             Owner::Agent(3, AgentPart::Memory),
             Owner::Agent(3, AgentPart::Processes),
+            Owner::Egress(4, EgressPart::Agent),
+            Owner::Egress(4, EgressPart::Host),
         ] {
             assert_eq!(Owner::from_token(owner.token()), Some(owner));
         }

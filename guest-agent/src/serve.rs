@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use cloister_protocol::VERSION;
-use cloister_protocol::agent::AgentSpec;
+use cloister_protocol::agent::{AgentSpec, Notice};
 use cloister_protocol::check::printable_detail;
 use cloister_protocol::limits::MAX_COMMANDS;
 use cloister_protocol::message::{Event, Exec, Request};
@@ -13,7 +13,9 @@ use rustix::io::Errno;
 use crate::agent::{Agent, Around, Common};
 use crate::command::{Command, Failure, Groups, Surroundings};
 use crate::control::{Control, ControlError};
+use crate::egress::{Egress, Tools};
 use crate::host::Host;
+use crate::identity::{self, IdentityError};
 use crate::log::Log;
 use crate::poller::{Owner, Poller};
 use crate::stream::CHUNK;
@@ -31,6 +33,11 @@ pub(crate) enum ServeError {
     Children(#[source] Errno),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error("can't take in what makes this machine another")]
+    Identity(#[from] IdentityError),
+    /// This machine goes on from a saved one, or the host has gone.
+    #[error("the host closed the connection before it greeted")]
+    Ungreeted,
 }
 
 /// What the loop works on.
@@ -71,6 +78,7 @@ impl<'a> Server<'a> {
                 host,
                 groups,
                 agents: BTreeMap::new(),
+                egress: Egress::default(),
                 log,
                 poller,
                 scratch,
@@ -92,7 +100,12 @@ impl<'a> Server<'a> {
     pub(crate) fn run(mut self, start_tsc: u64) -> Result<(), ServeError> {
         let ready_tsc = sys::time_stamp();
         self.around.events.push(Event::Hello { version: VERSION, start_tsc, ready_tsc });
-        let result = self.turns();
+        let result = match self.turns() {
+            Err(ServeError::Control(ControlError::Closed)) if !self.control.is_greeted() => {
+                Err(ServeError::Ungreeted)
+            }
+            result => result,
+        };
         for command in self.commands.values() {
             command.kill(&self.around);
         }
@@ -112,6 +125,7 @@ impl<'a> Server<'a> {
             for command in self.commands.values_mut().filter(|one| one.is_unfinished()) {
                 command.run_streams(&mut self.around);
             }
+            self.work_outside();
             self.reap();
             self.hear()?;
             self.end_agents();
@@ -123,7 +137,10 @@ impl<'a> Server<'a> {
 
     /// Whether something is left to do that no event will tell of.
     fn has_work(&self) -> bool {
-        self.unreaped || self.unheard || self.commands.values().any(Command::is_unfinished)
+        self.unreaped
+            || self.unheard
+            || self.around.egress.is_unfinished()
+            || self.commands.values().any(Command::is_unfinished)
     }
 
     fn happened(&mut self, owner: Owner) {
@@ -144,6 +161,20 @@ impl<'a> Server<'a> {
                     },
                 );
             }
+            Owner::Egress(serial, _) => self.around.egress.happened(serial),
+        }
+    }
+
+    /// Passes bytes to the outside and back, answers questions for names, and tells of those that were
+    /// refused.
+    fn work_outside(&mut self) {
+        let Surroundings { host, egress, poller, scratch, agents, events, .. } = &mut self.around;
+        let mut refused = Vec::new();
+        egress.turn(&mut Tools { host: *host, poller, scratch, refused: &mut refused });
+        for (number, name) in refused {
+            if let Some(agent) = agents.get_mut(&number) {
+                agent.tell(Notice::NameRefused { name }, events);
+            }
         }
     }
 
@@ -153,8 +184,8 @@ impl<'a> Server<'a> {
         is_meant: impl Fn(&Agent) -> bool,
         act: impl FnOnce(&mut Agent, &mut Around<'_>),
     ) {
-        let Surroundings { groups, agents, log, poller, events, .. } = &mut self.around;
-        let mut around = Around { groups, poller, log, events };
+        let Surroundings { groups, agents, egress, log, poller, events, .. } = &mut self.around;
+        let mut around = Around { groups, poller, egress, log, events };
         if let Some(agent) = agents.values_mut().find(|agent| is_meant(agent)) {
             act(agent, &mut around);
         }
@@ -219,14 +250,15 @@ impl<'a> Server<'a> {
                 self.unheard = false;
                 return Ok(());
             };
-            self.obey(request);
+            self.obey(request)?;
         }
         Ok(())
     }
 
-    fn obey(&mut self, request: Request) {
+    fn obey(&mut self, request: Request) -> Result<(), ServeError> {
         match request {
-            Request::Hello { .. } => {}
+            Request::Hello { fork: None, .. } => {}
+            Request::Hello { fork: Some(identity), .. } => identity::take_in(&identity)?,
             Request::Exec(exec) => {
                 let id = exec.id;
                 if let Err(failure) = self.begin(exec) {
@@ -247,6 +279,15 @@ impl<'a> Server<'a> {
                     |one| one.number() == agent,
                     |one, around| {
                         around.events.push(Event::AgentUsage { agent, usage: one.usage() });
+                    },
+                );
+            }
+            Request::SetEgress { agent, egress } => {
+                self.with_agent(
+                    |one| one.number() == agent,
+                    |one, around| {
+                        let holds = one.set_egress(&egress, around);
+                        around.events.push(Event::EgressSet { agent, holds });
                     },
                 );
             }
@@ -275,6 +316,7 @@ impl<'a> Server<'a> {
             Request::Ping { token } => self.around.events.push(Event::Pong { token }),
             Request::PowerOff => self.stop = true,
         }
+        Ok(())
     }
 
     fn begin(&mut self, exec: Exec) -> Result<(), Failure> {
@@ -304,8 +346,8 @@ impl<'a> Server<'a> {
             return Err(failed("the number is in use".to_owned()));
         }
         self.serial = self.serial.saturating_add(1);
-        let Surroundings { groups, agents, log, poller, events, .. } = &mut self.around;
-        let around = Around { groups, poller, log, events };
+        let Surroundings { groups, agents, egress, log, poller, events, .. } = &mut self.around;
+        let around = Around { groups, poller, egress, log, events };
         let made = Agent::new(spec, self.serial, &mut self.common, &around)?;
         agents.insert(agent, made);
         Ok(())

@@ -222,27 +222,31 @@ impl Output {
 
 /// Bytes that were read and that the other side has not taken yet.
 #[derive(Debug)]
-struct Held {
+pub(crate) struct Held {
     bytes: Vec<u8>,
     /// How many of them it has taken.
     taken: usize,
 }
 
 impl Held {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { bytes: Vec::new(), taken: 0 }
     }
 
-    const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    fn keep(&mut self, bytes: &[u8]) {
+    pub(crate) fn keep(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// Writes `bytes` at once as far as that goes and keeps the rest. Nothing is held before.
-    fn pass(&mut self, bytes: &[u8], write: impl FnOnce(&[u8]) -> Result<usize>) -> Result<()> {
+    pub(crate) fn pass(
+        &mut self,
+        bytes: &[u8],
+        write: impl FnOnce(&[u8]) -> Result<usize>,
+    ) -> Result<()> {
         let count = match write(bytes) {
             Ok(count) => count,
             Err(Errno::AGAIN | Errno::INTR) => 0,
@@ -253,7 +257,7 @@ impl Held {
     }
 
     /// Writes what is held; whether all of it was taken.
-    fn flush(&mut self, write: impl FnOnce(&[u8]) -> Result<usize>) -> Result<bool> {
+    pub(crate) fn flush(&mut self, write: impl FnOnce(&[u8]) -> Result<usize>) -> Result<bool> {
         match write(self.bytes.get(self.taken..).unwrap_or_default()) {
             Ok(count) => self.taken = self.taken.saturating_add(count),
             Err(Errno::INTR) => {}
@@ -269,6 +273,6 @@ impl Held {
     }
 }
 
-fn send(socket: impl AsFd, bytes: &[u8]) -> Result<usize> {
+pub(crate) fn send(socket: impl AsFd, bytes: &[u8]) -> Result<usize> {
     rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)
 }

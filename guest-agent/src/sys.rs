@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::time::Duration;
 
+use cloister_protocol::limits::ENTROPY_BYTES;
 use libc::{c_char, c_int};
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
@@ -108,6 +109,29 @@ pub(crate) fn bring_loopback_up(socket: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: SIOCSIFFLAGS reads one ifreq, of which name and flags are set, and keeps nothing.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+/// Mixes bytes into the kernel's random number generator, counted as random, and has every processor draw from it
+/// anew: `RNDADDENTROPY` and `RNDRESEEDCRNG` of linux/random.h.
+pub(crate) fn add_entropy(random: &OwnedFd, bytes: &[u8; ENTROPY_BYTES]) -> Result<()> {
+    const ADD_ENTROPY: libc::Ioctl = 0x4008_5203;
+    const RESEED: libc::Ioctl = 0x5207;
+    #[repr(C)]
+    struct PoolInfo {
+        entropy_bits: c_int,
+        size: c_int,
+        bytes: [u8; ENTROPY_BYTES],
+    }
+    let size = c_int::try_from(ENTROPY_BYTES).map_err(|_| Errno::INVAL)?;
+    let info = PoolInfo { entropy_bits: 8 * size, size, bytes: *bytes };
+    // SAFETY: the kernel reads the two numbers and the `size` bytes that follow them, all of `info`.
+    let added = unsafe { libc::ioctl(random.as_raw_fd(), ADD_ENTROPY, &raw const info) };
+    if added != 0 {
+        return Err(last_error());
+    }
+    // SAFETY: no memory is passed.
+    let reseeded = unsafe { libc::ioctl(random.as_raw_fd(), RESEED) };
+    if reseeded == 0 { Ok(()) } else { Err(last_error()) }
 }
 
 /// Strings in the form that `execve` wants.

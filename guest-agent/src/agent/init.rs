@@ -33,7 +33,8 @@ pub(super) fn program() -> Result<OwnedFd> {
     let file = rustix::fs::memfd_create("cloister-init", flags)?;
     rustix::io::write(&file, &elf())?;
     rustix::fs::fchmod(&file, Mode::from_raw_mode(0o111))?;
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    // Never mapped, so as good as F_SEAL_WRITE, which may fail while the kernel holds a page of it.
+    let seals = SealFlags::FUTURE_WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, seals)?;
     Ok(file)
 }

@@ -84,6 +84,9 @@ fn steps(order: &Order<'_>) -> std::result::Result<Infallible, Failed> {
     let run = rules::runs_in(spec, b"/tmp");
     let temporary = places::temporary(&overlay, spec.limits.tmp_bytes, files, run)
         .map_err(of(Step::Temporary))?;
+    if spec.egress.is_some() {
+        places::name_server(&overlay).map_err(of(Step::NameServer))?;
+    }
     mount_shares(&overlay, &temporary, &mounts)?;
     drop(mounts);
     restrict_alone(&overlay, &devices, writable.is_some()).map_err(of(Step::ReadOnly))?;

@@ -30,6 +30,8 @@ mod group;
 
 mod notices;
 
+mod outside;
+
 mod asked;
 
 mod shares;
@@ -38,7 +40,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use cloister_protocol::agent::{AgentSpec, Usage, first_id};
+use cloister_protocol::agent::{AgentSpec, Notice, Usage, first_id};
 use cloister_protocol::check::printable_detail;
 use cloister_protocol::message::Event;
 use rustix::io::{Errno, Result};
@@ -55,6 +57,7 @@ use self::make::{NAMESPACES, Order, READY};
 use self::notices::Notices;
 use self::step::{Failed, Step, of};
 use crate::command::{Failure, Group, Groups};
+use crate::egress::Egress;
 use crate::log::Log;
 use crate::message::receive;
 use crate::poller::{AgentPart, Owner, Poller};
@@ -72,6 +75,7 @@ pub(crate) struct Common {
 pub(crate) struct Around<'a> {
     pub(crate) groups: &'a Groups,
     pub(crate) poller: &'a Poller,
+    pub(crate) egress: &'a mut Egress,
     pub(crate) log: &'a Log,
     pub(crate) events: &'a mut Vec<Event>,
 }
@@ -254,9 +258,9 @@ impl Agent {
         self.entrance.group.usage()
     }
 
-    /// Tells that it tried to execute something that it must not.
-    pub(crate) fn denied(&mut self, path: Vec<u8>, events: &mut Vec<Event>) {
-        self.notices.denied(self.number, path, events);
+    /// Tells something about it, as long as there is not too much to be told.
+    pub(crate) fn tell(&mut self, notice: Notice, events: &mut Vec<Event>) {
+        self.notices.note(self.number, notice, events);
     }
 
     /// Something has happened to a part of it.
@@ -288,8 +292,8 @@ impl Agent {
                 // It was executed, or has ended without a word; then it will be reaped.
                 Ok((0, _)) | Err(_) => {
                     if *ready {
-                        self.state = State::Running { init };
-                        around.events.push(Event::AgentCreated { agent: self.number });
+                        let egress = spec.egress.take();
+                        self.made(init, egress.as_ref(), around);
                     }
                     return;
                 }
@@ -339,7 +343,8 @@ impl Agent {
         }
     }
 
-    fn end(&mut self, last: Event, around: &Around<'_>) {
+    fn end(&mut self, last: Event, around: &mut Around<'_>) {
+        around.egress.close(self.number);
         self.state = State::Ending { init: self.process(), last };
         self.kill(around.log);
     }

@@ -74,8 +74,8 @@ impl Notices {
         }
     }
 
-    pub(super) fn denied(&mut self, agent: u32, path: Vec<u8>, events: &mut Vec<Event>) {
-        self.tell(agent, Notice::ExecDenied { path }, Instant::now(), events);
+    pub(super) fn note(&mut self, agent: u32, notice: Notice, events: &mut Vec<Event>) {
+        self.tell(agent, notice, Instant::now(), events);
     }
 
     /// What the counts came to at the end.

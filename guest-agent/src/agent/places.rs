@@ -8,7 +8,8 @@ use rustix::io::{Errno, Result};
 use rustix::process::{Gid, Uid};
 
 use super::mount::{
-    attach, below, file_system, is_directory, make_directory, memory, own_directory, second,
+    attach, below, file_system, find_or_make, is_directory, make_directory, memory, mount_id,
+    own_directory, second,
 };
 use crate::kernel::{Attributes, restrict_mount};
 
@@ -162,6 +163,23 @@ pub(super) fn temporary(root: &OwnedFd, bytes: u64, files: u64, run: bool) -> Re
     let temporary = memory("1777", bytes, files, if run { FILES } else { DATA })?;
     attach(&temporary, own_directory(root, c"tmp")?)?;
     Ok(temporary)
+}
+
+/// Names the name server in `/etc/resolv.conf`, in place of what the image has there.
+pub(super) fn name_server(root: &OwnedFd) -> Result<()> {
+    let own = [mount_id(root)?];
+    let folder = find_or_make(root.as_fd(), b"/etc", true, &own, &own)?;
+    // In many images it is a link that leads nowhere here.
+    match rustix::fs::unlinkat(&folder, c"resolv.conf", AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => {}
+        Err(error) => return Err(error),
+    }
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    let mode = Mode::from_raw_mode(0o444);
+    let file = rustix::fs::openat(&folder, c"resolv.conf", flags, mode)?;
+    let text = format!("nameserver {}\n", cloister_protocol::egress::NAME_SERVER);
+    let written = rustix::io::write(&file, text.as_bytes())?;
+    if written == text.len() { Ok(()) } else { Err(Errno::NOSPC) }
 }
 
 /// Gives a file to the container's user 0.

@@ -33,6 +33,8 @@ pub(crate) enum Step {
     Devices,
     /// `/tmp`.
     Temporary,
+    /// The file that names its name server.
+    NameServer,
     /// A share is mounted.
     MountShare,
     /// What must not be written is read-only.
@@ -58,7 +60,7 @@ pub(crate) enum Step {
 }
 
 /// All of them, in their order.
-pub(crate) const STEPS: [Step; 24] = [
+pub(crate) const STEPS: [Step; 25] = [
     Step::Shares,
     Step::Group,
     Step::Terminals,
@@ -72,6 +74,7 @@ pub(crate) const STEPS: [Step; 24] = [
     Step::Processes,
     Step::Devices,
     Step::Temporary,
+    Step::NameServer,
     Step::MountShare,
     Step::ReadOnly,
     Step::HostName,
@@ -101,6 +104,7 @@ impl Step {
             Self::Processes => "make /proc",
             Self::Devices => "make /dev",
             Self::Temporary => "make /tmp",
+            Self::NameServer => "write /etc/resolv.conf",
             Self::MountShare => "mount a share",
             Self::ReadOnly => "make its file systems read-only",
             Self::HostName => "set its host name",

@@ -18,7 +18,7 @@ mod surroundings;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use cloister_protocol::agent::{Copy, Place};
+use cloister_protocol::agent::{Copy, Notice, Place};
 use cloister_protocol::message::{Event, Exec, ExitStatus, WindowSize};
 use rustix::io::{Errno, Result};
 use rustix::process::Pid;
@@ -243,7 +243,7 @@ impl Command {
         let Place::Agent { agent, .. } = self.place else { return };
         if let Some(agent) = around.agents.get_mut(&agent) {
             for path in denied {
-                agent.denied(path, &mut around.events);
+                agent.tell(Notice::ExecDenied { path }, &mut around.events);
             }
         }
     }

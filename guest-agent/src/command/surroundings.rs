@@ -6,6 +6,7 @@ use cloister_protocol::message::Event;
 
 use super::Groups;
 use crate::agent::Agent;
+use crate::egress::Egress;
 use crate::host::Host;
 use crate::log::Log;
 use crate::poller::Poller;
@@ -16,6 +17,8 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) groups: &'a Groups,
     /// By their numbers.
     pub(crate) agents: BTreeMap<u32, Agent>,
+    /// Their ways outside.
+    pub(crate) egress: Egress,
     pub(crate) log: &'a Log,
     pub(crate) poller: Poller,
     /// Where bytes pass through; [`crate::stream::CHUNK`] of them.

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 
 use toml::de::{DeTable, DeValue};
 
-use super::check;
 use super::keys::TEAM;
 use super::limits::{
     BACK_OFF, CPUS, FILE_SIZE, FILES, MEMORY, OPEN_FILES, PIDS, USUAL_TMP, machine_memory,
@@ -15,8 +14,11 @@ use super::node::{Node, Value};
 use super::read::Reader;
 use super::setting::{Origin, Setting};
 use super::source::{Place, Source};
-use super::spec::{Condition, Dependency, Lifetime, Limits, Restart, Root};
+use super::spec::{Condition, Dependency, Lifetime, Limits, Mode, Restart, Root};
 use super::variables::{Lookup, Variables, read_file};
+use super::{check, egress};
+use crate::egress::rule::Rule;
+use crate::template::Choice;
 
 /// A team file.
 #[derive(Clone, Debug)]
@@ -31,8 +33,12 @@ pub struct TeamFile {
     pub memory: Setting<u64>,
     /// What becomes of its volumes.
     pub lifetime: Setting<Lifetime>,
+    /// What becomes of connections that no egress rule is about.
+    pub egress_mode: Setting<Mode>,
     /// The guest's kernel, if not the usual one.
     pub kernel: Option<Setting<String>>,
+    /// Whether the machine goes on from a template.
+    pub template: Setting<Choice>,
     /// In the order of the file.
     pub agents: Vec<AgentFile>,
     /// Names of volumes, in the order of the file.
@@ -72,6 +78,8 @@ pub struct AgentFile {
     pub restart: Setting<Restart>,
     /// What it waits for.
     pub after: Vec<Setting<Dependency>>,
+    /// What it may reach outside; in the order of the file.
+    pub egress: Vec<Setting<Rule>>,
 }
 
 /// What a mount shows.
@@ -215,6 +223,13 @@ fn team(reader: &Reader<'_>, top: &Node) -> Option<TeamFile> {
             },
         )
     });
+    let egress_mode = top.text("egress-mode").map_or(Setting::usual(Mode::Enforce), |word| {
+        word.map(|word| if word == "observe" { Mode::Observe } else { Mode::Enforce })
+    });
+    let template = top.text("template").map_or(Setting::usual(Choice::default()), |word| {
+        // Another word is a mistake, and nothing comes of this file.
+        word.map(|word| Choice::of_word(&word).unwrap_or_default())
+    });
     let volumes = top.get("volumes").map(Node::entries).unwrap_or_default();
     Some(TeamFile {
         source: Source::new("", ""),
@@ -222,7 +237,9 @@ fn team(reader: &Reader<'_>, top: &Node) -> Option<TeamFile> {
         cpus: cpus.map(|cpus| u8::try_from(cpus).unwrap_or(u8::MAX)),
         memory: top.number("memory").unwrap_or_else(|| Setting::derived(machine_memory(sum))),
         lifetime,
+        egress_mode,
         kernel: top.text("kernel"),
+        template,
         volumes: volumes.iter().map(|(name, _, node)| node.setting(name.clone())).collect(),
         agents,
     })
@@ -254,6 +271,7 @@ fn agent(reader: &Reader<'_>, name: Setting<String>, node: &Node) -> AgentFile {
         writable_directories: node.texts("writable-directories"),
         restart: restart(node),
         after: items("after").filter_map(dependency).collect(),
+        egress: items("egress").filter_map(|rule| egress::rule(reader, rule)).collect(),
         name,
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self as sys, FileType, Mode, OFlags, ResolveFlags};
 
 use super::mounts::open::real_path;
+use crate::egress::limits::MAX_CERTIFICATES_FILE;
 use crate::images::files::read_bounded;
 
 /// Links are followed as in a container: an absolute one begins at the root.
@@ -41,6 +42,30 @@ pub(super) fn find_inside(root: &OwnedFd, path: &str) -> Option<Found> {
     let real = real_path(&found).ok()?;
     let below = real.strip_prefix(real_path(root).ok()?).ok()?;
     Some(Found { kind, path: Path::new("/").join(below) })
+}
+
+/// Where programs look for the list of certificate authorities: those of Debian and Alpine, of Red Hat, and of the
+/// BSDs and Alpine.
+const LISTS: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// The certificate authorities that an image trusts, as PEM, and the files that hold them, links followed.
+///
+/// # Errors
+/// A file that is there can't be read, or is too large.
+pub(crate) fn certificates_of(root: &OwnedFd) -> io::Result<(Vec<u8>, Vec<String>)> {
+    let (mut list, mut places) = (Vec::new(), Vec::new());
+    for path in LISTS {
+        let Some(found) = find_inside(root, path) else { continue };
+        let place = found.path.to_str().map(str::to_owned);
+        let Some(place) = place.filter(|place| !places.contains(place)) else { continue };
+        let bytes = read_inside(root, path, MAX_CERTIFICATES_FILE)?;
+        if list.is_empty() {
+            list = bytes;
+        }
+        places.push(place);
+    }
+    Ok((list, places))
 }
 
 #[cfg(test)]

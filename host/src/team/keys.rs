@@ -1,13 +1,16 @@
 //! Every key of a team file: its kind, its bounds, its default, its meaning. What reads the file, the
 //! JSON Schema and the user guide's tables all come from here.
 
-use cloister_protocol::limits::{MAX_ARGUMENTS, MAX_VARIABLES};
+use cloister_protocol::limits::{MAX_ARGUMENTS, MAX_EGRESS_RULES, MAX_VARIABLES};
+
+pub use super::egress_keys::EGRESS;
 
 use super::limits::{
     BACK_OFF, Bounds, CPUS, FILE_SIZE, FILES, MACHINE_CPUS, MACHINE_MEMORY, MAX_AGENTS, MAX_MOUNTS,
     MAX_OUTPUTS, MAX_PATHS, MAX_TEAM_VARIABLES, MAX_VOLUMES, MEMORY, OPEN_FILES, PIDS, RESTARTS,
     TIME_LIMIT, TMP, WRITABLE_ROOT,
 };
+use crate::template::Choice;
 
 /// What a key of a table is.
 #[derive(Debug)]
@@ -77,9 +80,24 @@ pub enum Rule {
     User,
     /// The name of a variable.
     Variable,
+    /// A host's name, or all names below one.
+    Host,
+    /// An address, or a range of them.
+    Range,
+    /// A method of HTTP.
+    Method,
+    /// A path of requests, or a pattern of paths.
+    Path,
+    /// Where a secret is put into requests.
+    Credential,
 }
 
-const fn key(name: &'static str, kind: Kind, usual: &'static str, meaning: &'static str) -> Key {
+pub(super) const fn key(
+    name: &'static str,
+    kind: Kind,
+    usual: &'static str,
+    meaning: &'static str,
+) -> Key {
     Key { name, kind, required: false, usual, meaning }
 }
 
@@ -119,6 +137,12 @@ pub static TEAM: Table = Table {
             "Whether the team's volumes are kept when it is taken down.",
         ),
         key(
+            "egress-mode",
+            Kind::Choice(&["enforce", "observe"]),
+            "`\"enforce\"`",
+            "What becomes of connections that no egress rule is about: denied, or only recorded and let through.",
+        ),
+        key(
             "kernel",
             Kind::Text(Rule::HostPath),
             "the kernel that Cloister comes with",
@@ -126,9 +150,9 @@ pub static TEAM: Table = Table {
         ),
         key(
             "template",
-            Kind::Choice(&["none"]),
-            "`\"none\"`",
-            "From what saved state the machine starts. There are no templates yet: it boots.",
+            Kind::Choice(Choice::WORDS),
+            "`\"auto\"`",
+            "A saved machine to go on from: `auto`, if one was built; `build`, built if not; `none`, boots.",
         ),
         key(
             "volumes",
@@ -260,6 +284,12 @@ pub static AGENT: Table = Table {
             "none",
             "Agents that must have started, or have succeeded, before it starts.",
         ),
+        key(
+            "egress",
+            Kind::List(&Kind::Table(&EGRESS), MAX_EGRESS_RULES),
+            "nothing outside can be reached",
+            "What it may reach outside; what denies wins, and what no rule allows is denied.",
+        ),
     ],
 };
 
@@ -344,7 +374,7 @@ pub static AFTER: Table = Table {
 pub static VOLUME: Table = Table { what: "a volume", keys: &[] };
 
 /// Every table with the heading that the user guide gives it.
-pub static TABLES: [(&str, &Table); 7] = [
+pub static TABLES: [(&str, &Table); 8] = [
     ("The team", &TEAM),
     ("`[agents.NAME]`", &AGENT),
     ("`root = { … }`", &WRITABLE),
@@ -352,41 +382,7 @@ pub static TABLES: [(&str, &Table); 7] = [
     ("`outputs = [{ … }]`", &OUTPUT),
     ("`restart = { … }`", &RESTART),
     ("`after = [{ … }]`", &AFTER),
-];
-
-/// What other tools call what has another name here.
-pub static OTHER_WORDS: &[(&str, &str)] = &[
-    ("arguments", "args"),
-    ("cmd", "command"),
-    ("copy", "outputs"),
-    ("cpu", "cpus"),
-    ("cwd", "directory"),
-    ("depends-on", "after"),
-    ("depends_on", "after"),
-    ("dst", "target"),
-    ("destination", "target"),
-    ("entrypoint", "command"),
-    ("env", "environment"),
-    ("env_file", "variables-file"),
-    ("from", "image"),
-    ("mem", "memory"),
-    ("mem_limit", "memory"),
-    ("nofile", "open-files"),
-    ("path", "source"),
-    ("pids_limit", "pids"),
-    ("readonly", "writable"),
-    ("read-only", "writable"),
-    ("rw", "writable"),
-    ("services", "agents"),
-    ("src", "source"),
-    ("timeout", "time-limit"),
-    ("tmpfs", "tmp"),
-    ("vcpus", "cpus"),
-    ("volumes", "mounts"),
-    ("work_dir", "directory"),
-    ("workdir", "directory"),
-    ("working-dir", "directory"),
-    ("working_dir", "directory"),
+    ("`[[agents.NAME.egress]]`", &EGRESS),
 ];
 
 impl Table {

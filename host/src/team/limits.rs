@@ -73,9 +73,7 @@ pub const MAX_ID: u32 = 65_535;
 pub const MAX_GROUPS: usize = 64;
 /// Largest `/etc/passwd` or `/etc/group` that is read, of an image or of the host, in bytes.
 pub const MAX_ACCOUNTS: u64 = MIB;
-/// Largest file of the operator, in bytes, and most places in it.
-pub const MAX_OPERATORS_FILE: u64 = 64 * KIB;
-/// See [`MAX_OPERATORS_FILE`].
+/// Most places in the operator's list of mounts.
 pub const MAX_PLACES: usize = 1024;
 
 /// vCPUs of the machine: what a vmm can have. The default is what the agents' shares come to.
@@ -114,6 +112,8 @@ pub const FILE_SIZE: Bounds = Bounds::new(4 * KIB, 16 * TIB, GIB);
 pub const TIME_LIMIT: Bounds = Bounds::without_default(100, MAX_TIMEOUT_MS);
 /// How often an agent is started again. An agent that fails a thousand times will not succeed.
 pub const RESTARTS: Bounds = Bounds::without_default(1, 1000);
+/// A TCP port.
+pub const PORT: Bounds = Bounds::without_default(1, 65_535);
 /// The pause before the first restart, in milliseconds; it doubles each time, up to the bound. Stops an
 /// agent that fails at once from costing a whole CPU.
 pub const BACK_OFF: Bounds = Bounds::new(100, 3_600_000, 1000);

@@ -8,7 +8,11 @@ pub mod limits;
 
 pub mod keys;
 
+mod egress_keys;
+
 mod rules;
+
+mod words;
 
 pub mod amount;
 
@@ -30,6 +34,8 @@ pub mod file;
 
 mod check;
 
+mod egress;
+
 mod order;
 
 pub mod schema;
@@ -40,13 +46,15 @@ pub mod host;
 
 pub mod load;
 
-mod inside;
+pub(crate) mod inside;
 
 pub mod accounts;
 
 mod pictured;
 
 pub mod plan;
+
+pub mod difference;
 
 mod resolve;
 

@@ -50,6 +50,16 @@ impl Node {
         if let Value::Text(text) = &self.value { Some(text) } else { None }
     }
 
+    /// The number, if it is one.
+    pub(super) const fn as_number(&self) -> Option<u64> {
+        if let Value::Number(number) = self.value { Some(number) } else { None }
+    }
+
+    /// Whether it is a list.
+    pub(super) const fn is_list(&self) -> bool {
+        matches!(self.value, Value::List(_))
+    }
+
     /// A text under a key.
     pub(super) fn text(&self, key: &str) -> Option<Setting<String>> {
         let node = self.get(key)?;

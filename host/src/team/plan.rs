@@ -11,8 +11,10 @@ use super::accounts::User;
 use super::mistake::Mistakes;
 use super::mounts::policy::{Grant, PolicyError};
 use super::setting::Setting;
-use super::spec::{Dependency, Lifetime, Limits, Restart, Root};
+use super::spec::{Dependency, Lifetime, Limits, Mode, Restart, Root};
+use crate::egress::rule::Rule;
 use crate::images::store::StoreError;
+use crate::template::Choice;
 
 /// Raised when a field goes or changes its meaning.
 pub const SCHEMA: u32 = 1;
@@ -26,6 +28,8 @@ pub struct Plan {
     pub name: Setting<String>,
     /// What becomes of its volumes.
     pub lifetime: Setting<Lifetime>,
+    /// What becomes of connections that no egress rule is about.
+    pub egress_mode: Setting<Mode>,
     /// The machine.
     pub machine: Machine,
     /// Names of its volumes.
@@ -43,6 +47,8 @@ pub struct Machine {
     pub memory_mib: Setting<u32>,
     /// The guest's kernel, if not the usual one.
     pub kernel: Option<Kernel>,
+    /// Whether it goes on from a template.
+    pub template: Setting<Choice>,
 }
 
 /// A kernel of the team's own.
@@ -85,6 +91,8 @@ pub struct Agent {
     pub restart: Setting<Restart>,
     /// What it waits for.
     pub after: Vec<Setting<Dependency>>,
+    /// What it may reach outside.
+    pub egress: Vec<Setting<Rule>>,
 }
 
 /// An agent's image.

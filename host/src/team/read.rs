@@ -6,12 +6,13 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::amount::{show_size, show_thousandths, show_time, size, thousandths, time};
-use super::keys::{Key, Kind, OTHER_WORDS, Rule, Table};
+use super::keys::{Key, Kind, Rule, Table};
 use super::limits::Bounds;
 use super::mistake::{Mistakes, nearest};
 use super::node::{Node, Value};
 use super::source::{Place, Source, shown};
 use super::variables::Variables;
+use super::words::OTHER_WORDS;
 
 /// One file that is being read.
 pub(super) struct Reader<'a> {

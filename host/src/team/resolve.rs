@@ -82,8 +82,8 @@ impl Loaded {
         let order = order::start_order(&file.agents).unwrap_or_default();
         let agents = order.into_iter().filter_map(|index| agents.get_mut(index)?.take()).collect();
         let volumes = file.volumes.into_iter().map(|volume| volume.value).collect();
-        let (name, lifetime) = (file.name, file.lifetime);
-        let plan = Plan { schema: SCHEMA, name, lifetime, machine, volumes, agents };
+        let (name, lifetime, egress_mode) = (file.name, file.lifetime, file.egress_mode);
+        let plan = Plan { schema: SCHEMA, name, lifetime, egress_mode, machine, volumes, agents };
         Ok(Resolved { plan, descriptors: descriptors.list })
     }
 }
@@ -107,7 +107,7 @@ fn machine(
         }
     }
     let memory_mib = file.memory.map(|bytes| u32::try_from(bytes >> 20).unwrap_or(u32::MAX));
-    Ok(Machine { cpus: file.cpus, memory_mib, kernel })
+    Ok(Machine { cpus: file.cpus, memory_mib, kernel, template: file.template })
 }
 
 /// The image that a team file means. A name with a digest means that image, under that name.
@@ -233,6 +233,7 @@ fn planned(
         writable_directories: list(&agent.writable_directories),
         restart: agent.restart,
         after: agent.after.clone(),
+        egress: agent.egress.clone(),
         name: agent.name.clone(),
     }
 }

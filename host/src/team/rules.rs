@@ -12,7 +12,7 @@ const NAME: &str =
     "write 1 to 32 lower-case letters, digits and dashes; the first is a letter or a digit";
 const PATH: &str = "write an absolute path without `.` and `..`, like \"/data/in\"";
 /// Where no mount, output or writable directory may be: what the supervisor mounts itself.
-const RESERVED: [&str; 3] = ["/proc", "/sys", "/dev"];
+const RESERVED: [&str; 4] = ["/proc", "/sys", "/dev", "/run/cloister"];
 
 impl Rule {
     /// What it wants, as an example to write.
@@ -25,6 +25,11 @@ impl Rule {
             Self::Inside => "\"/work\"",
             Self::User => "\"1000:1000\"",
             Self::Variable => "KEY",
+            Self::Host => "\"api.example.com\"",
+            Self::Range => "\"203.0.113.0/24\"",
+            Self::Method => "\"GET\"",
+            Self::Path => "\"/v1/**\"",
+            Self::Credential => "\"bearer\"",
         }
     }
 
@@ -51,6 +56,11 @@ impl Rule {
             Self::Inside => inside(text),
             Self::User => user(text),
             Self::Variable => variable(text),
+            Self::Host => crate::egress::name::pattern(text).map(drop),
+            Self::Range => crate::egress::range::range(text).map(drop),
+            Self::Method => method(text),
+            Self::Path => crate::egress::path::pattern(text),
+            Self::Credential => crate::egress::credential::Place::parse(text).map(drop),
         }
     }
 
@@ -60,7 +70,12 @@ impl Rule {
             Self::Name => "^[a-z0-9][a-z0-9-]{0,31}$",
             Self::Inside => "^/",
             Self::Variable => "^[A-Za-z_][A-Za-z0-9_]{0,254}$",
-            Self::Image | Self::Free | Self::HostPath | Self::User => return None,
+            Self::Method => "^[A-Z]{1,32}$",
+            Self::Path => "^/",
+            Self::Credential => "^(bearer|basic|placeholder|header:.+|query:.+)$",
+            Self::Image | Self::Free | Self::HostPath | Self::User | Self::Host | Self::Range => {
+                return None;
+            }
         })
     }
 }
@@ -76,6 +91,24 @@ fn name(text: &str) -> Result<(), Fault> {
         return Err(("it is no name".to_owned(), NAME));
     }
     Ok(())
+}
+
+fn method(text: &str) -> Result<(), Fault> {
+    const METHOD: &str = "write a method as requests have it, like \"GET\" or \"POST\"";
+    if text == "CONNECT" {
+        let what = "it asks a proxy for another connection, and there is none".to_owned();
+        return Err((what, "write a rule for the host that the agent wants to reach"));
+    }
+    let letters = text.bytes().all(|byte| byte.is_ascii_uppercase());
+    if letters && (1..=32).contains(&text.len()) {
+        return Ok(());
+    }
+    let what = if text.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        "methods have capital letters"
+    } else {
+        "it is no method"
+    };
+    Err((what.to_owned(), METHOD))
 }
 
 fn image(text: &str) -> Result<(), Fault> {

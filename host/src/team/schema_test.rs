@@ -1,7 +1,8 @@
 use std::fmt::Write as _;
 
 use super::*;
-use crate::team::keys::{OTHER_WORDS, TABLES};
+use crate::team::keys::TABLES;
+use crate::team::words::OTHER_WORDS;
 
 const PUBLISHED: &str = include_str!("../../../docs/team.schema.json");
 const GUIDE: &str = include_str!("../../../docs/user-guide.md");

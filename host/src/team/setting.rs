@@ -23,6 +23,12 @@ pub enum Origin {
 }
 
 impl Origin {
+    /// The line of the team file, if it is from there.
+    #[must_use]
+    pub const fn line(self) -> Option<u32> {
+        if let Self::File(place) = self { Some(place.line) } else { None }
+    }
+
     /// The place in the team file; its beginning for what is not from there.
     #[must_use]
     pub fn place(self) -> Place {

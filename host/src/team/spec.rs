@@ -14,6 +14,34 @@ pub enum Lifetime {
     Persistent,
 }
 
+/// What becomes of connections that no egress rule is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// They are denied.
+    #[default]
+    Enforce,
+    /// They are let through, and recorded as such.
+    Observe,
+}
+
+impl Mode {
+    /// As the team file writes it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        }
+    }
+
+    /// Whether connections that no rule is about are let through.
+    #[must_use]
+    pub const fn observes(self) -> bool {
+        matches!(self, Self::Observe)
+    }
+}
+
 /// Bounds on what an agent uses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {

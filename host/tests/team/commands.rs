@@ -223,7 +223,7 @@ fn a_plan_is_what_would_be_started() {
     let desk = Desk::new(TEAM).with_image();
     let told = desk.good(&["plan", "team.toml"]);
     assert!(
-        told.starts_with("team research: a machine with 1 vCPUs and 624MiB, ephemeral\n"),
+        told.starts_with("team research: a machine with 1 vCPUs and 624MiB, ephemeral, from a template where one was built\n"),
         "{told}"
     );
     assert!(told.contains("at the end of writer: /out/report.html becomes report.html"), "{told}");

@@ -11,3 +11,5 @@ mod right;
 mod any;
 
 mod commands;
+mod egress;
+mod secrets;

@@ -5,6 +5,7 @@ use cloister::team::limits::machine_memory;
 use cloister::team::setting::{Origin, Setting};
 use cloister::team::source::Place;
 use cloister::team::spec::{Condition, Dependency, Lifetime, Restart, Root};
+use cloister::template::Choice;
 
 use super::bed::{agent, parse};
 
@@ -16,7 +17,7 @@ cpus = 2
 memory = "1GiB"
 lifetime = "persistent"
 kernel = "vmlinux"
-template = "none"
+template = "build"
 variables-file = "team.env"
 
 [agents.scout]
@@ -73,6 +74,7 @@ fn everything_that_can_be_said() {
         ("research", 2, 1 << 30)
     );
     assert_eq!(team.lifetime.value, Lifetime::Persistent);
+    assert_eq!(team.template.value, Choice::Build);
     assert_eq!(team.kernel.as_ref().unwrap().value, "vmlinux");
     assert_eq!(team.volumes[0].value, "cache");
     let names: Vec<&str> = team.agents.iter().map(|agent| agent.name.value.as_str()).collect();
@@ -118,6 +120,7 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(team.cpus, Setting::derived(1));
     assert_eq!(team.memory, Setting::derived(machine_memory(256 * MIB)));
     assert_eq!(team.lifetime, Setting::usual(Lifetime::Ephemeral));
+    assert_eq!(team.template, Setting::usual(Choice::Auto));
 }
 
 #[test]

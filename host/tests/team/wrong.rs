@@ -266,8 +266,8 @@ fn values() -> Vec<Case> {
             &format!("name = \"t\"\ntemplate = \"default\"\n{REST}"),
             2,
             12,
-            "it can be \"none\"",
-            "write \"none\"",
+            "it can be \"auto\" or \"build\" or \"none\"",
+            "write \"auto\" or \"build\" or \"none\"",
         ),
         whole(
             "name = \"t\"\nagents = []\n",

@@ -1,14 +1,12 @@
 //! Which files of the host a team may see: what the operator's file says, or what holds without one.
 
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::person::{Guarded, Person, is_private_name};
-use crate::images::files::read_bounded;
-use crate::team::limits::{MAX_OPERATORS_FILE, MAX_PLACES};
+use crate::operator::{self, FileError};
+use crate::team::limits::MAX_PLACES;
 
 /// The operator's file. No variable names another: a user could name one that allows more.
 pub const OPERATORS_FILE: &str = "/etc/cloister/mounts.toml";
@@ -57,27 +55,9 @@ pub enum Grant {
 /// Why the operator's file is not used. Nothing is shared then.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// It can't be read.
-    #[error("can't read the operator's list of mounts {}", path.display())]
-    Read {
-        /// Where it is.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It makes no sense.
-    #[error("the operator's list of mounts {}", path.display())]
-    Parse {
-        /// Where it is.
-        path: PathBuf,
-        /// Where in it, and why.
-        #[source]
-        source: Box<toml::de::Error>,
-    },
-    /// Others can write it.
-    #[error("the operator's list of mounts {} can be written by others than root", .0.display())]
-    Writable(PathBuf),
+    /// It is not to be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A path in it is relative, or there are too many.
     #[error("the operator's list of mounts {} must have absolute paths, at most {MAX_PLACES}", .0.display())]
     Paths(PathBuf),
@@ -88,10 +68,10 @@ impl PolicyError {
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
         match self {
-            Self::Read { .. } | Self::Parse { .. } | Self::Paths(_) => {
+            Self::File(error) => error.remedy(),
+            Self::Paths(_) => {
                 "no team can be started until root has put the file in order or removed it"
             }
-            Self::Writable(_) => "sudo chown root: FILE; sudo chmod go-w FILE",
         }
     }
 }
@@ -118,31 +98,17 @@ impl Policy {
     /// # Errors
     /// It can't be read or trusted: then nothing may be shared.
     pub fn load(path: &Path) -> Result<Self, PolicyError> {
-        let read = |source| PolicyError::Read { path: path.to_owned(), source };
-        let file = match std::fs::File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(read(error)),
-        };
-        let metadata = file.metadata().map_err(read)?;
-        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
-            return Err(PolicyError::Writable(path.to_owned()));
-        }
-        let bytes = read_bounded(file, MAX_OPERATORS_FILE).map_err(read)?;
-        Self::parse(path, &bytes)
+        operator::load::<Self>(path)?
+            .map_or_else(|| Ok(Self::default()), |policy| policy.checked(path))
     }
 
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, PolicyError> {
-        let parsed: Self = toml::from_slice(bytes).map_err(|source| PolicyError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
-        let mut paths = parsed.allow.iter().map(|allowed| &allowed.path).chain(&parsed.deny);
-        let count = parsed.allow.len() + parsed.deny.len();
+    fn checked(self, path: &Path) -> Result<Self, PolicyError> {
+        let mut paths = self.allow.iter().map(|allowed| &allowed.path).chain(&self.deny);
+        let count = self.allow.len() + self.deny.len();
         if count > MAX_PLACES || !paths.all(|path| path.is_absolute()) {
             return Err(PolicyError::Paths(path.to_owned()));
         }
-        Ok(parsed)
+        Ok(self)
     }
 
     /// Whether what is at a real path may be shared, and what allows it. `team` is the real path of the

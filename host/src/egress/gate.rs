@@ -1,0 +1,372 @@
+//! A team's gate: takes the guest's streams to the outside, decides about each, carries it out, and tells.
+//!
+//! What comes from the guest is hostile: whose stream it is, is the supervisor's word, so a machine that
+//! was taken over reaches what any agent of its team may, and nothing else.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use cloister_protocol::egress::{CONNECTED, Head, Target};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::connect::{ConnectError, Connector};
+use super::http::{self, OpenError, Opener, Way};
+use super::limits::{
+    HEAD_LIMIT, MAX_EVENTS, MAX_NEW_AGENT, MAX_NEW_TEAM, MAX_REQUEST_RECORDS, MAX_STREAMS_AGENT,
+    MAX_STREAMS_TEAM, WINDOW,
+};
+use super::policy::{Policy, Verdict};
+use super::relay::{Traffic, relay};
+use super::totals::Totals;
+use crate::report::chain;
+
+/// What is told for programs, beside the words for people.
+pub type Facts = BTreeMap<&'static str, Value>;
+
+/// Who is told what happens: the agent's place, the kind of event, words, and facts.
+pub type Tell = dyn Fn(usize, &str, String, Facts);
+
+/// The kind of what is told of a request that was answered: a record, and no event.
+pub const REQUEST: &str = "egress-request";
+/// The kind of what tells how much was not told.
+pub const LEFT_OUT: &str = "egress-left-out";
+/// The kind of what is told of a stream that no rule allows, and that is let through as the team observes.
+pub const OBSERVED: &str = "egress-observed";
+
+/// A team's gate.
+pub struct Gate {
+    policies: RefCell<Vec<Rc<Policy>>>,
+    connector: Connector,
+    opener: Option<Opener>,
+    tell: Box<Tell>,
+    counts: RefCell<Counts>,
+    totals: RefCell<Vec<Totals>>,
+    /// How often the rules have changed.
+    changes: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("policies", &self.policies).finish_non_exhaustive()
+    }
+}
+
+/// How many streams there are, and came lately.
+#[derive(Debug)]
+struct Counts {
+    agents: Vec<Count>,
+    team: Count,
+}
+
+#[derive(Clone, Debug)]
+struct Count {
+    open: usize,
+    since: Instant,
+    new: u32,
+    events: u32,
+    requests: u32,
+    left_out: u64,
+}
+
+impl Count {
+    fn new(now: Instant) -> Self {
+        Self { open: 0, since: now, new: 0, events: 0, requests: 0, left_out: 0 }
+    }
+
+    /// Begins a new window when the last is over: how many events the last left out.
+    fn turn(&mut self, now: Instant) -> u64 {
+        if now.duration_since(self.since) < WINDOW {
+            return 0;
+        }
+        let left_out = self.left_out;
+        *self = Self { open: self.open, ..Self::new(now) };
+        left_out
+    }
+}
+
+/// A place among the streams that are open; given back when it is dropped.
+struct Place<'a> {
+    gate: &'a Gate,
+    agent: usize,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.gate.counts.borrow_mut();
+        counts.team.open = counts.team.open.saturating_sub(1);
+        if let Some(agent) = counts.agents.get_mut(self.agent) {
+            agent.open = agent.open.saturating_sub(1);
+        }
+    }
+}
+
+impl Gate {
+    /// A gate for agents with these rules, in the order of their numbers.
+    #[must_use]
+    pub fn new(policies: Vec<Policy>, connector: Connector, tell: Box<Tell>) -> Self {
+        let count = Count::new(Instant::now());
+        let agents = vec![count.clone(); policies.len()];
+        let totals = RefCell::new(vec![Totals::default(); agents.len()]);
+        let counts = RefCell::new(Counts { agents, team: count });
+        let policies = RefCell::new(policies.into_iter().map(Rc::new).collect());
+        let (changes, _) = watch::channel(0);
+        Self { policies, connector, opener: None, tell, counts, totals, changes }
+    }
+
+    /// The same, which can open streams.
+    #[must_use]
+    pub(crate) fn with_opener(self, opener: Option<Opener>) -> Self {
+        Self { opener, ..self }
+    }
+
+    /// Puts other rules in place of all agents', in the same order, at once. Streams that they do not allow are cut.
+    pub fn replace(&self, policies: Vec<Policy>) {
+        self.policies.replace(policies.into_iter().map(Rc::new).collect());
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// What each agent's egress came to, in the order of their numbers.
+    #[must_use]
+    pub fn totals(&self) -> Vec<Totals> {
+        let (mut totals, counts) = (self.totals.borrow().clone(), self.counts.borrow());
+        for (totals, count) in totals.iter_mut().zip(&counts.agents) {
+            totals.open = count.open as u64;
+        }
+        totals
+    }
+
+    fn total(&self, agent: usize, add: impl FnOnce(&mut Totals)) {
+        if let Some(totals) = self.totals.borrow_mut().get_mut(agent) {
+            add(totals);
+        }
+    }
+
+    /// What streams are opened with.
+    pub(super) const fn opener(&self) -> Option<&Opener> {
+        self.opener.as_ref()
+    }
+
+    /// The rules of an agent, as they are now.
+    pub(super) fn policy(&self, agent: usize) -> Option<Rc<Policy>> {
+        self.policies.borrow().get(agent).map(Rc::clone)
+    }
+
+    /// Carries one stream of the guest to its end.
+    pub async fn pass(self: Rc<Self>, mut stream: UnixStream) {
+        // A guest that says nothing, or nonsense, is nobody's: there is nothing to be told of it.
+        let Ok(Some(head)) = timeout(HEAD_LIMIT, read_head(&mut stream)).await else { return };
+        let Ok(agent) = usize::try_from(head.agent) else { return };
+        let Some(policy) = self.policy(agent) else { return };
+        let to = shown(&head);
+        let _place = match self.enter(agent) {
+            Ok(place) => place,
+            Err(why) => return self.tell(agent, "egress-denied", format!("{to}: {why}")),
+        };
+        let verdict = policy.decide(&head.target, head.port);
+        if !verdict.is_allowed() {
+            return self.tell(agent, "egress-denied", format!("{to}: {}", verdict.words()));
+        }
+        let begin = Instant::now();
+        let connected = self.connector.connect(&policy, &head.target, head.port).await;
+        let (outside, address) = match connected {
+            Ok(connected) => {
+                self.total(agent, |totals| totals.connected(begin.elapsed()));
+                connected
+            }
+            Err(ConnectError::Denied(why)) => {
+                return self.tell(agent, "egress-denied", format!("{to}: {why}"));
+            }
+            Err(error) => {
+                return self.tell(agent, "egress-failed", format!("{to}: {}", chain(&error)));
+            }
+        };
+        let kind = if verdict == Verdict::Observed { OBSERVED } else { "egress-allowed" };
+        let facts = facts(&head, address, &policy);
+        self.tell_facts(agent, kind, allowed(&to, &head.target, address, verdict), facts);
+        let begin = Instant::now();
+        let traffic = Rc::new(Traffic::default());
+        let (result, denied) = tokio::select! {
+            // What is dropped here is reset for both sides.
+            () = self.until_denied(&head, address, &policy) => (Err(NO_LONGER.to_owned()), true),
+            carried = self.carry(&head, &policy, (stream, outside), &traffic) => carried,
+        };
+        let (sent, received) = (traffic.sent.get(), traffic.received.get());
+        self.total(agent, |totals| totals.moved(sent, received));
+        let seconds = begin.elapsed().as_secs_f64();
+        let mut words = format!("{to}: {sent} bytes sent, {received} received in {seconds:.1} s");
+        if let Err(error) = result {
+            // Writing to a text can't fail.
+            write!(words, "; {error}").ok();
+        }
+        self.tell(agent, if denied { "egress-denied" } else { "egress-ended" }, words);
+    }
+
+    /// Carries a stream that is connected: how it ended, and whether a rule ended it.
+    async fn carry(
+        self: &Rc<Self>,
+        head: &Head,
+        policy: &Policy,
+        (mut stream, mut outside): (UnixStream, TcpStream),
+        traffic: &Rc<Traffic>,
+    ) -> (Result<(), String>, bool) {
+        match (&head.target, usize::try_from(head.agent)) {
+            (Target::Name(name), Ok(agent)) if policy.inspects(name, head.port) => {
+                let (gate, traffic) = (Rc::clone(self), Rc::clone(traffic));
+                let way = Way { gate, agent, name: name.clone(), port: head.port, traffic };
+                let result = http::serve(way, stream, outside).await;
+                let denied = result.as_ref().is_err_and(OpenError::is_denial);
+                (result.map_err(|error| chain(&error)), denied)
+            }
+            (target, _) => {
+                let name = match target {
+                    Target::Name(name) => Some((name.as_str(), head.port)),
+                    Target::Address(_) => None,
+                };
+                let result = match stream.write_all(&[CONNECTED]).await {
+                    Ok(()) => relay(&mut stream, &mut outside, name, traffic).await,
+                    Err(error) => Err(error.into()),
+                };
+                let denied = result.as_ref().is_err_and(super::relay::RelayError::is_denial);
+                (result.map_err(|error| chain(&error)), denied)
+            }
+        }
+    }
+
+    /// Waits until a stream, which `old` rules allowed, is not allowed any more, or would be carried otherwise.
+    async fn until_denied(&self, head: &Head, address: IpAddr, old: &Policy) {
+        let mut changes = self.changes.subscribe();
+        loop {
+            let policy = usize::try_from(head.agent).ok().and_then(|agent| self.policy(agent));
+            let stays = policy.is_some_and(|new| {
+                new.decide(&head.target, head.port).is_allowed()
+                    && self.connector.admits(&new, address, head.port).is_ok()
+                    && is_carried_alike(&head.target, head.port, old, &new)
+            });
+            if !stays {
+                return;
+            }
+            if changes.changed().await.is_err() {
+                // The sender is in `self`.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// A place for one more stream of an agent.
+    fn enter(&self, agent: usize) -> Result<Place<'_>, &'static str> {
+        let now = Instant::now();
+        let mut counts = self.counts.borrow_mut();
+        let Counts { agents, team } = &mut *counts;
+        let Some(own) = agents.get_mut(agent) else { return Err("there is no such agent") };
+        let own_left_out = own.turn(now);
+        // Events that were left out are told with the next one.
+        own.left_out = own.left_out.saturating_add(own_left_out);
+        team.turn(now);
+        if own.open >= MAX_STREAMS_AGENT || team.open >= MAX_STREAMS_TEAM {
+            return Err("too many streams at once");
+        }
+        if own.new >= MAX_NEW_AGENT || team.new >= MAX_NEW_TEAM {
+            return Err("too many new streams in a short time");
+        }
+        for count in [own, team] {
+            count.open += 1;
+            count.new += 1;
+        }
+        drop(counts);
+        Ok(Place { gate: self, agent })
+    }
+
+    /// Tells an event, as long as there are not too many.
+    pub(super) fn tell(&self, agent: usize, kind: &str, words: String) {
+        self.tell_facts(agent, kind, words, Facts::new());
+    }
+
+    /// The same, with facts.
+    pub(super) fn tell_facts(&self, agent: usize, kind: &str, words: String, facts: Facts) {
+        self.total(agent, |totals| totals.event(kind));
+        let left_out = {
+            let mut counts = self.counts.borrow_mut();
+            let Some(own) = counts.agents.get_mut(agent) else { return };
+            let before = own.turn(Instant::now());
+            let (count, most) = match kind {
+                // Rules are learned from both: as few as can be are left out.
+                REQUEST | OBSERVED => (&mut own.requests, MAX_REQUEST_RECORDS),
+                _ => (&mut own.events, MAX_EVENTS),
+            };
+            *count = count.saturating_add(1);
+            if *count > most {
+                own.left_out = own.left_out.saturating_add(1);
+                return;
+            }
+            let first = own.events.saturating_add(own.requests) == 1;
+            before.saturating_add(if first { std::mem::take(&mut own.left_out) } else { 0 })
+        };
+        if left_out > 0 {
+            let words = format!("{left_out} events about egress left out, as there were too many");
+            (self.tell)(agent, LEFT_OUT, words, Facts::new());
+        }
+        (self.tell)(agent, kind, words, facts);
+    }
+}
+
+const NO_LONGER: &str =
+    "the rules that hold now do not allow it, or say something else of its requests";
+
+/// Whether a stream that is looked into is so by the same rules: requests that are under way, and what became of one, were
+/// allowed by those.
+fn is_carried_alike(target: &Target, port: u16, old: &Policy, new: &Policy) -> bool {
+    let Target::Name(name) = target else { return true };
+    if !old.inspects(name, port) && !new.inspects(name, port) {
+        return true;
+    }
+    let about = |policy: &Policy| {
+        policy.about_name(name, port).map(|rule| rule.value.clone()).collect::<Vec<_>>()
+    };
+    about(old) == about(new) && old.observes() == new.observes()
+}
+
+async fn read_head(stream: &mut UnixStream) -> Option<Head> {
+    let mut prefix = [0; 2];
+    stream.read_exact(&mut prefix).await.ok()?;
+    let mut bytes = vec![0; Head::length(prefix).ok()?];
+    stream.read_exact(&mut bytes).await.ok()?;
+    Head::decode(&bytes).ok()
+}
+
+/// Where it goes, for people. Names have their one form, so they can't steer a terminal.
+fn shown(head: &Head) -> String {
+    match &head.target {
+        Target::Name(name) => format!("{name}:{}", head.port),
+        Target::Address(address) => format!("{address}:{}", head.port),
+    }
+}
+
+/// Where a stream goes, for programs; `looked_into`: its requests are told one by one.
+fn facts(head: &Head, address: IpAddr, policy: &Policy) -> Facts {
+    let mut facts =
+        Facts::from([("address", address.to_string().into()), ("port", head.port.into())]);
+    if let Target::Name(name) = &head.target {
+        facts.insert("looked_into", policy.inspects(name, head.port).into());
+        facts.insert("host", name.as_str().into());
+    }
+    facts
+}
+
+fn allowed(to: &str, target: &Target, address: IpAddr, verdict: Verdict<'_>) -> String {
+    match target {
+        Target::Name(_) => format!("{to} at {address}, {}", verdict.words()),
+        Target::Address(_) => format!("{to}, {}", verdict.words()),
+    }
+}
+
+#[cfg(test)]
+#[path = "gate_test.rs"]
+mod tests;

@@ -1,0 +1,49 @@
+//! Egress: what agents may reach outside, decided and done on the host.
+//!
+//! A stream comes from the guest with the number of its agent and where it shall go
+//! ([`cloister_protocol::egress::Head`]). The [`policy::Policy`] of that agent decides; the
+//! [`resolve::Resolver`] finds the addresses of a name, [`address`] tells those that no name may lead
+//! to, [`connect`] makes the connection to one that was checked, [`hello`] holds a TLS client's first
+//! message against the name, and [`relay`] moves the bytes.
+
+pub mod limits;
+
+pub mod name;
+
+pub mod range;
+
+pub mod credential;
+
+pub mod rule;
+
+pub mod path;
+
+pub mod policy;
+
+pub mod request;
+
+pub mod address;
+
+pub mod operator;
+
+pub mod resolve;
+
+pub mod connect;
+
+pub mod hello;
+
+pub mod relay;
+
+pub mod totals;
+
+pub mod gate;
+
+pub mod authority;
+
+pub mod trust;
+
+pub(crate) mod http;
+
+pub mod asked;
+
+pub mod learn;

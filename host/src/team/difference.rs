@@ -1,0 +1,89 @@
+//! What of two plans of one team differs beside their egress, as names for people.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use super::plan::{Plan, Source};
+
+/// Where they differ: names of keys with dots between, in their order. Where values come from, what lies behind names of
+/// images, and positions of descriptors are no differences: nothing is started.
+#[must_use]
+pub fn beside_egress(old: &Plan, new: &Plan) -> Vec<String> {
+    let mut found = Vec::new();
+    compare("", &comparable(old), &comparable(new), &mut found);
+    found
+}
+
+/// The plan without what is not compared, agents by their names.
+fn comparable(plan: &Plan) -> Value {
+    let mut plan = plan.clone();
+    plan.egress_mode = super::setting::Setting::usual(super::spec::Mode::Enforce);
+    if let Some(kernel) = &mut plan.machine.kernel {
+        kernel.descriptor = 0;
+    }
+    for agent in &mut plan.agents {
+        agent.egress.clear();
+        let image = &mut agent.image;
+        (image.root, image.lock) = (0, 0);
+        image.digest.clear();
+        image.chain.clear();
+        for mount in &mut agent.mounts {
+            if let Source::Host { real, descriptor, .. } = &mut mount.source {
+                *descriptor = 0;
+                real.clear();
+            }
+        }
+        for output in &mut agent.outputs {
+            output.directory = 0;
+        }
+    }
+    let named = plan.agents.iter().map(|agent| {
+        let value = serde_json::to_value(agent).unwrap_or_default();
+        (agent.name.value.clone(), bare(value))
+    });
+    let named: Map<String, Value> = named.collect();
+    plan.agents.clear();
+    let mut whole = bare(serde_json::to_value(plan).unwrap_or_default());
+    if let Some(whole) = whole.as_object_mut() {
+        whole.insert("agents".to_owned(), Value::Object(named));
+    }
+    whole
+}
+
+/// A value without where its parts come from.
+fn bare(value: Value) -> Value {
+    match value {
+        Value::Object(mut map) if map.contains_key("value") && map.contains_key("from") => {
+            bare(map.remove("value").unwrap_or_default())
+        }
+        Value::Object(map) => {
+            // What allows a mount is the operator's to say.
+            let kept = map.into_iter().filter(|(key, _)| key != "grant");
+            Value::Object(kept.map(|(key, value)| (key, bare(value))).collect())
+        }
+        Value::Array(values) => Value::Array(values.into_iter().map(bare).collect()),
+        value => value,
+    }
+}
+
+fn compare(path: &str, old: &Value, new: &Value, found: &mut Vec<String>) {
+    if old == new {
+        return;
+    }
+    let (Value::Object(old), Value::Object(new)) = (old, new) else {
+        return found.push(path.to_owned());
+    };
+    let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    for key in keys {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        match (old.get(key), new.get(key)) {
+            (Some(old), Some(new)) => compare(&path, old, new, found),
+            _ => found.push(path),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "difference_test.rs"]
+mod tests;

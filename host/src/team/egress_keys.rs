@@ -1,0 +1,58 @@
+//! The keys of a rule about egress.
+
+use cloister_protocol::limits::MAX_EGRESS_PORTS;
+
+use super::keys::{Kind, Rule, Table, key};
+use super::limits::PORT;
+use crate::egress::limits::{MAX_METHODS, MAX_PATTERNS};
+
+/// `[[agents.NAME.egress]]`.
+pub static EGRESS: Table = Table {
+    what: "an egress rule",
+    keys: &[
+        key(
+            "host",
+            Kind::Text(Rule::Host),
+            "one of `host` and `cidr`",
+            "A host's name, or `*.` and a name for all names below it.",
+        ),
+        key(
+            "cidr",
+            Kind::Text(Rule::Range),
+            "one of `host` and `cidr`",
+            "An address or a range of addresses; at most 256 to be allowed.",
+        ),
+        key(
+            "ports",
+            Kind::List(&Kind::Count(PORT), MAX_EGRESS_PORTS),
+            "every port, if the rule denies; else an error",
+            "TCP ports.",
+        ),
+        key("action", Kind::Choice(&["allow", "deny"]), "`\"allow\"`", "What the rule does."),
+        key(
+            "methods",
+            Kind::List(&Kind::Text(Rule::Method), MAX_METHODS),
+            "every method",
+            "Methods of HTTP requests that the rule is about; its host's TLS is opened for that.",
+        ),
+        key(
+            "paths",
+            Kind::List(&Kind::Text(Rule::Path), MAX_PATTERNS),
+            "every path",
+            "Paths of requests that the rule is about: `*` within a part, `**` for all below. TLS is opened for that.",
+        ),
+        key(
+            "secret",
+            Kind::Text(Rule::Name),
+            "none",
+            "A secret of `cloister secret` that is put into each request that the rule allows, over TLS alone.",
+        ),
+        key(
+            "as",
+            Kind::Text(Rule::Credential),
+            "`\"bearer\"`",
+            "Where: `bearer`, `basic` (of `user:password`), `header:NAME`, `query:NAME`, or for the `placeholder` that the agent writes.",
+        ),
+        key("websocket", Kind::Flag, "`false`", "Whether such a request may become a WebSocket."),
+    ],
+};

@@ -4,13 +4,18 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueHint};
 
+use crate::cli::guest::GuestArgs;
 use crate::cli::jail::JailArgs;
+use crate::cli::template::{OriginArgs, PlaceArgs};
 use crate::quantity::{cpus, memory_mib};
 
 const AFTER_HELP: &str = "\
 Examples:
   cloister bench boot -n 100
   cloister bench boot -n 20 --json --svg boot.svg > boot.json
+  cloister bench fork -n 100 --concurrency 1,10 --html fork.html
+  cloister bench fork --peer 'docker run --rm alpine echo x'
+  cloister bench density -n 200
   cloister bench vsock --memory 1G
 
 Every start and every command is an ordinary one, one after the other. Times are of CLOCK_MONOTONIC;
@@ -30,6 +35,10 @@ pub struct BenchArgs {
 pub enum Bench {
     /// Start machines, one after the other, stage by stage to the first output of a command.
     Boot(BootArgs),
+    /// The same from the machine's template, which is built first if it is not there, in turns with boots.
+    Fork(ForkArgs),
+    /// Start machines that do nothing, all at once, and tell what each costs.
+    Density(DensityArgs),
     /// Run commands in one machine, one after the other, each from its request to its end.
     Exec(RoundArgs),
     /// Talk with one machine: round trips, and streams in both directions.
@@ -39,6 +48,31 @@ pub enum Bench {
 /// What was typed after `bench boot`.
 #[derive(Debug, Args)]
 pub struct BootArgs {
+    /// How many.
+    #[command(flatten)]
+    pub starts: StartsArgs,
+    /// The machines, and what to do with the result.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// What was typed after `bench fork`.
+#[derive(Debug, Args)]
+pub struct ForkArgs {
+    /// How many.
+    #[command(flatten)]
+    pub starts: StartsArgs,
+    /// Where templates are.
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    /// The machines, and what to do with the result.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// How many starts, and what is done beside.
+#[derive(Debug, Args)]
+pub struct StartsArgs {
     /// Machines to start and measure.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_COUNT))]
@@ -47,6 +81,29 @@ pub struct BootArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u32).range(0..=MAX_COUNT))]
     pub warmup: u32,
+    /// Then start so many at once, for each number at least as many in all as one after the other.
+    #[arg(long, value_name = "N,N", value_delimiter = ',', default_value = "1")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_AT_ONCE))]
+    pub concurrency: Vec<u32>,
+    /// A command line to compare with, timed in turns to its first output; `cloister run` is timed like it then. Can be
+    /// repeated.
+    #[arg(long, value_name = "COMMAND", value_hint = ValueHint::CommandString)]
+    pub peer: Vec<String>,
+}
+
+/// What was typed after `bench density`.
+#[derive(Debug, Args)]
+pub struct DensityArgs {
+    /// Machines to start.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_MACHINES))]
+    pub count: u32,
+    /// End before the host has less memory than this left: 2G, 512M.
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = memory_mib)]
+    pub keep: u32,
+    /// How they start; without a word from their template, which is built first if it is not there.
+    #[command(flatten)]
+    pub origin: OriginArgs,
     /// The machines, and what to do with the result.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -94,6 +151,10 @@ pub struct VsockArgs {
 
 /// Most rounds of anything: a typing error ends at the command line, not next week.
 const MAX_COUNT: i64 = 1_000_000;
+/// Most starts at once.
+const MAX_AT_ONCE: i64 = 1000;
+/// Most machines of one density measurement: each has descriptors in this program, of which Linux allows 2^20.
+const MAX_MACHINES: i64 = 20_000;
 
 /// What every bench takes.
 #[derive(Debug, Args)]
@@ -104,20 +165,18 @@ pub struct CommonArgs {
     /// Memory of a machine: 512M, 2G; a number alone is MiB.
     #[arg(short, long, value_name = "SIZE", default_value = "128M", value_parser = memory_mib)]
     pub memory: u32,
-    /// The guest's kernel, in place of the usual one.
-    #[arg(long, value_name = "FILE", env = "CLOISTER_KERNEL", hide_env_values = true)]
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub kernel: Option<PathBuf>,
-    /// The guest's root, in place of the usual one.
-    #[arg(long, value_name = "FILE", env = "CLOISTER_ROOTFS", hide_env_values = true)]
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub rootfs: Option<PathBuf>,
+    /// The guest's kernel and root.
+    #[command(flatten)]
+    pub guest: GuestArgs,
     /// Print one JSON object, for programs, in place of the table.
     #[arg(long)]
     pub json: bool,
     /// Write the JSON and a plot into this folder, as BENCH.json and BENCH.svg.
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub save: Option<PathBuf>,
+    /// Write one page with plot, figures and method there.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub html: Option<PathBuf>,
     /// Write a plot there.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub svg: Option<PathBuf>,

@@ -1,153 +1,166 @@
-//! `cloister bench boot`: starts of machines, stage by stage, to the first output of a command.
+//! `cloister bench boot` and `cloister bench fork`: starts of machines, one after the other and many at once, in turns
+//! with those that they are compared with.
 
-use std::io::Read as _;
+use tokio::task::JoinSet;
 
-use super::arguments::BootArgs;
-use super::footprint::{Footprint, GUEST_MEMORY, GuestMemory};
-use super::report::{Line, Report, Unit};
-use super::{BenchError, beside, expect_success, start_command};
+use super::BenchError;
+use super::arguments::StartsArgs;
+use super::peer::Peer;
+use super::report::{Line, Ratio, Report, Unit};
+use super::starts::{Start, Way};
 use crate::launch::LaunchSpec;
-use crate::machine::{Machine, StartReport, now_ns};
 
-/// What is run: the least that writes something.
-const COMMAND: [&str; 2] = ["echo", "x"];
-
-/// One start.
-struct Start {
-    /// The time of each of [`STAGES`] by itself, in nanoseconds.
-    stages: [u64; STAGES.len()],
-    footprint: Footprint,
+/// What was measured of one way to start.
+struct Measured<'a> {
+    way: &'a Way,
+    starts: Vec<Start>,
 }
 
-/// Key and name of each stage, in order. Together they are the whole time.
-const STAGES: [(&str, &str); 8] = [
-    ("check", "files checked and opened"),
-    ("process_start", "process start (fork, exec, main)"),
-    ("kvm_ready", "KVM ready (VM, memory, vCPUs)"),
-    ("kernel_loaded", "kernel and root loaded"),
-    ("first_entry", "first entry into the guest"),
-    ("kernel", "kernel entry to init"),
-    ("supervisor_ready", "supervisor ready"),
-    ("first_output", "first output of a command"),
-];
-
+/// Measures starts of the first way, and of the others in turns with it.
 pub(super) async fn measure(
-    arguments: &BootArgs,
+    arguments: &StartsArgs,
+    ways: &[Way],
+    peers: &[Peer],
     launch: &LaunchSpec,
 ) -> Result<Report, BenchError> {
-    for _ in 0..arguments.warmup {
-        start(launch.clone()).await?;
+    let mut all: Vec<_> = ways.iter().map(|way| Measured { way, starts: Vec::new() }).collect();
+    let mut commands = vec![Vec::new(); peers.len()];
+    for round in 0..arguments.warmup.saturating_add(arguments.count) {
+        for one in &mut all {
+            let start = one.way.clone().start(launch.clone()).await?;
+            if round >= arguments.warmup {
+                one.starts.push(start);
+            }
+        }
+        for (peer, times) in peers.iter().zip(&mut commands) {
+            let time = peer.run().await?;
+            if round >= arguments.warmup {
+                times.push(time);
+            }
+        }
     }
-    let mut starts = Vec::new();
-    for _ in 0..arguments.count {
-        starts.push(start(launch.clone()).await?);
-    }
+    let (first, others) = all.split_first().ok_or(BenchError::Nothing)?;
     let what = "from `cloister` having read its command line to a command's first output";
-    let mut report = Report::new("boot", what, &launch.vm);
-    for (index, (key, name)) in STAGES.into_iter().enumerate() {
-        let times = starts.iter().filter_map(|start| start.stages.get(index).copied());
-        report.lines.push(Line::stage(key, name, times).ok_or(BenchError::Nothing)?);
+    let mut report = Report::new(first.way.name(), what, &launch.vm);
+    report.method.extend(METHOD.map(str::to_owned));
+    add_starts(&mut report, first, "")?;
+    for other in others {
+        add_starts(&mut report, other, &format!("{}_", other.way.name()))?;
+        report.ratios.extend(ratios(first, other).into_iter().flatten());
     }
-    let totals = starts.iter().map(|start| start.stages.iter().sum());
-    let total = Line::new("total", "total", Unit::Nanoseconds, totals);
-    report.lines.push(total.ok_or(BenchError::Nothing)?);
-    report.add_footprints(starts.iter().map(|start| start.footprint)).ok_or(BenchError::Nothing)?;
+    for concurrency in arguments.concurrency.iter().copied().filter(|number| *number > 1) {
+        for one in &all {
+            let prefix = if std::ptr::eq(one, first) { "" } else { one.way.name() };
+            let totals = together(one.way, launch, concurrency, arguments.count).await?;
+            report.lines.push(concurrent(prefix, one.way, concurrency, totals)?);
+        }
+    }
+    for (index, (peer, times)) in peers.iter().zip(commands).enumerate() {
+        let (key, name) = (format!("command_{index}"), peer.name().to_owned());
+        report.lines.push(Line::new(key, name, Unit::Nanoseconds, times).or_nothing()?);
+    }
+    if !peers.is_empty() {
+        report.method.push(COMMANDS.to_owned());
+    }
     Ok(report)
 }
 
-async fn start(launch: LaunchSpec) -> Result<Start, BenchError> {
-    let machine = Machine::start(launch).await?;
-    let (mut command, _, mut stdout) = start_command(&machine, &COMMAND, false).await?;
-    let first_output_ns = beside(move || {
-        stdout.read_exact(&mut [0])?;
-        Ok(now_ns())
-    })
-    .await?;
-    expect_success(&mut command).await?;
-    let footprint = footprint(&machine)?;
-    let stages = stages(machine.start_report(), first_output_ns);
-    machine.stop().await;
-    Ok(Start { stages, footprint })
+const METHOD: [&str; 2] = [
+    "Each start is an ordinary one with its jail, on files that this program has used before; the stages follow each \
+     other without a gap. Left out: reading this program and its command line, and the machine's end.",
+    "Times are of CLOCK_MONOTONIC. What is compared is measured in turns, one round after the other.",
+];
+const COMMANDS: &str = "Commands are timed from just before their process is made to the first byte on their standard \
+    output, so reading the program is in it; how they are stopped is not.";
+
+/// The lines of one way: its stages, the whole, and what its processes cost.
+fn add_starts(
+    report: &mut Report,
+    measured: &Measured<'_>,
+    prefix: &str,
+) -> Result<(), BenchError> {
+    let Measured { way, starts } = measured;
+    let group = way.name();
+    let shown = |name: &str| match prefix {
+        "" => name.to_owned(),
+        _ => format!("{group}: {name}"),
+    };
+    for (index, (key, name)) in way.stages().iter().enumerate() {
+        let times = starts.iter().filter_map(|start| start.stages.get(index).copied());
+        let line = Line::stage(format!("{prefix}{key}"), shown(name), times).or_nothing()?;
+        report.lines.push(line.of(group));
+    }
+    let totals = starts.iter().map(Start::total);
+    let total = Line::new(format!("{prefix}total"), shown("total"), Unit::Nanoseconds, totals);
+    report.lines.push(total.or_nothing()?.of(group));
+    if prefix.is_empty() {
+        let footprints = starts.iter().map(|start| start.footprint);
+        report.add_footprints(footprints).ok_or(BenchError::Nothing)?;
+    }
+    Ok(())
 }
 
-pub(super) fn footprint(machine: &Machine) -> Result<Footprint, BenchError> {
-    let pid = machine.vmm_id().unwrap_or_default();
-    Footprint::of(pid, GuestMemory::Memfd(GUEST_MEMORY)).map_err(BenchError::Footprint)
+/// How the first compares with another, by medians.
+fn ratios(first: &Measured<'_>, other: &Measured<'_>) -> Option<[Ratio; 2]> {
+    let median = |starts: &[Start], time: fn(&Start) -> u64| {
+        super::statistics::Summary::of(starts.iter().map(time)).map(|summary| summary.median)
+    };
+    let ratio = |key, end: &str, time| {
+        let (part, whole) = (median(&first.starts, time)?, median(&other.starts, time)?);
+        let name =
+            format!("of a {}'s time {end} is what a {} takes", other.way.name(), first.way.name());
+        Some(Ratio { key, name, value: super::statistics::ratio(part, whole) })
+    };
+    Some([
+        ratio("supervisor_ready", "to the supervisor's hello", Start::ready)?,
+        ratio("total", "to the first output", Start::total)?,
+    ])
 }
 
-/// The time of each stage by itself. The stamps of vmm and guest are foreign: one that lies before its
-/// predecessor makes that stage empty, and the next one longer.
-fn stages(report: &StartReport, first_output_ns: u64) -> [u64; STAGES.len()] {
-    let vmm = &report.vmm;
-    let ticks = report.supervisor_start_tsc.saturating_sub(vmm.entry_tsc);
-    let instants = [
-        report.spawn_ns,
-        vmm.process_ns,
-        vmm.kvm_ns,
-        vmm.loaded_ns,
-        vmm.entry_ns,
-        vmm.entry_ns.saturating_add(nanoseconds(ticks, vmm.tsc_khz)),
-        report.ready_ns,
-        first_output_ns,
-    ];
-    let mut last = report.begin_ns;
-    instants.map(|instant| {
-        let reached = instant.clamp(last, first_output_ns.max(last));
-        let time = reached - last;
-        last = reached;
-        time
-    })
+fn concurrent(
+    prefix: &str,
+    way: &Way,
+    concurrency: u32,
+    totals: Vec<u64>,
+) -> Result<Line, BenchError> {
+    let (key, name) = match prefix {
+        "" => (format!("total_at_{concurrency}"), format!("total, {concurrency} at once")),
+        _ => (
+            format!("{prefix}_total_at_{concurrency}"),
+            format!("{prefix}: total, {concurrency} at once"),
+        ),
+    };
+    Ok(Line::new(key, name, Unit::Nanoseconds, totals).or_nothing()?.of(way.name()))
 }
 
-/// Ticks of a time-stamp counter as nanoseconds.
-fn nanoseconds(ticks: u64, khz: u32) -> u64 {
-    let exact = u128::from(ticks) * 1_000_000 / u128::from(khz.max(1));
-    u64::try_from(exact).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use cloister_vmm::control::StartTimes;
-
-    use super::*;
-
-    fn report() -> StartReport {
-        StartReport {
-            begin_ns: 1_000,
-            spawn_ns: 1_100,
-            sent_ns: 1_150,
-            vmm: StartTimes {
-                process_ns: 1_300,
-                command_ns: 1_310,
-                kvm_ns: 1_600,
-                loaded_ns: 2_000,
-                entry_ns: 2_500,
-                entry_tsc: 10,
-                tsc_khz: 2_000_000,
-            },
-            connected_ns: 9_000,
-            ready_ns: 9_500,
-            supervisor_start_tsc: 10_010,
-            supervisor_ready_tsc: 12_000,
+/// Starts so many machines at once, again and again until at least `count` were started; the time of each.
+async fn together(
+    way: &Way,
+    launch: &LaunchSpec,
+    concurrency: u32,
+    count: u32,
+) -> Result<Vec<u64>, BenchError> {
+    let mut totals = Vec::new();
+    for _ in 0..count.div_ceil(concurrency) {
+        let mut starting = JoinSet::new();
+        for _ in 0..concurrency {
+            starting.spawn(way.clone().start(launch.clone()));
+        }
+        while let Some(start) = starting.join_next().await {
+            let start =
+                start.map_err(|error| BenchError::Stream(std::io::Error::other(error)))??;
+            totals.push(start.total());
         }
     }
+    Ok(totals)
+}
 
-    #[test]
-    fn stages_add_up_to_the_whole() {
-        let stages = stages(&report(), 11_000);
-        // 10,000 ticks of 2 GHz are 5,000 ns.
-        assert_eq!(stages, [100, 200, 300, 400, 500, 5_000, 2_000, 1_500]);
-        assert_eq!(stages.iter().sum::<u64>(), 10_000);
-    }
+trait OrNothing {
+    fn or_nothing(self) -> Result<Line, BenchError>;
+}
 
-    #[test]
-    fn stamps_that_lie_do_no_harm() {
-        let mut report = report();
-        report.vmm.kvm_ns = 5;
-        report.supervisor_start_tsc = u64::MAX;
-        report.vmm.tsc_khz = 0;
-        let stages = stages(&report, 11_000);
-        assert_eq!(stages.iter().sum::<u64>(), 10_000);
-        assert_eq!(stages[2], 0);
+impl OrNothing for Option<Line> {
+    fn or_nothing(self) -> Result<Line, BenchError> {
+        self.ok_or(BenchError::Nothing)
     }
 }

@@ -1,8 +1,8 @@
 //! `cloister bench exec`: commands in a running machine, one after the other.
 
 use super::arguments::RoundArgs;
-use super::boot::footprint;
 use super::report::{Line, Report, Unit};
+use super::starts::Way;
 use super::{BenchError, beside, drain, expect_success, start_command};
 use crate::launch::LaunchSpec;
 use crate::machine::{Machine, now_ns};
@@ -32,7 +32,7 @@ pub(super) async fn measure(
     ] {
         report.lines.push(line.ok_or(BenchError::Nothing)?);
     }
-    report.add_footprints([footprint(&machine)?]).ok_or(BenchError::Nothing)?;
+    report.add_footprints([Way::Boot.footprint(&machine)?]).ok_or(BenchError::Nothing)?;
     machine.stop().await;
     Ok(report)
 }

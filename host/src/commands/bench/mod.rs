@@ -1,11 +1,15 @@
-//! `cloister bench`: measures starts, commands and streams of machines like any other.
+//! `cloister bench`: measures starts, commands, streams and the cost of machines like any other.
 
 pub mod arguments;
 mod boot;
+mod density;
 mod exec;
 pub mod footprint;
+mod page;
+mod peer;
 pub mod plot;
 pub mod report;
+mod starts;
 pub mod statistics;
 mod vsock;
 
@@ -18,6 +22,7 @@ use cloister_protocol::message::ExitStatus;
 use cloister_vmm::spec::VmSpec;
 
 use crate::commands::clean_up;
+use crate::commands::template::tell as tell_notice;
 use crate::exit_codes;
 use crate::launch::LaunchSpec;
 use crate::launch::files::{FileError, Files};
@@ -26,8 +31,11 @@ use crate::machine::{
     Command, ExecError, ExecSpec, Machine, MachineError, StartError, StdioSpec, Streams,
 };
 use crate::report::{describe, tell_line};
-use arguments::{Bench, BenchArgs, CommonArgs};
+use crate::template::{self, Choice, Key, Store, TemplateError, Wish};
+use arguments::{Bench, BenchArgs, CommonArgs, StartsArgs};
+use peer::Peer;
 use report::Report;
+use starts::Way;
 
 /// Why nothing could be measured.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +81,24 @@ enum BenchError {
         #[source]
         source: io::Error,
     },
+    /// The template can't be had.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The machine booted though it was to go on from a template.
+    #[error("the machine booted, though it was to go on from its template")]
+    NotFork,
+    /// A command to compare with can't be measured.
+    #[error("can't measure `{line}`")]
+    Peer {
+        /// The command line.
+        line: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Not even one machine was started.
+    #[error("this host has not got the memory for a single machine")]
+    NoRoom,
     /// There is nothing to report; never with a count of at least one.
     #[error("nothing was measured")]
     Nothing,
@@ -83,6 +109,12 @@ impl BenchError {
         match self {
             Self::Files(error) => error.remedy(),
             Self::Start(error) => error.remedy(),
+            Self::Template(error) => error.remedy(),
+            Self::NotFork => Some("`cloister bench boot` measures boots"),
+            Self::Peer { .. } => Some(
+                "try the command by hand; it must write to its standard output and exit with 0",
+            ),
+            Self::NoRoom => Some("leave less with --keep, or ask for less with --memory"),
             _ => None,
         }
     }
@@ -103,6 +135,8 @@ pub fn bench(arguments: &BenchArgs, limits: LimitsWish) -> u8 {
 fn measure(bench: &Bench, limits: LimitsWish) -> Result<(), BenchError> {
     let common = match bench {
         Bench::Boot(arguments) => &arguments.common,
+        Bench::Fork(arguments) => &arguments.common,
+        Bench::Density(arguments) => &arguments.common,
         Bench::Exec(arguments) => &arguments.common,
         Bench::Vsock(arguments) => &arguments.common,
     };
@@ -113,7 +147,20 @@ fn measure(bench: &Bench, limits: LimitsWish) -> Result<(), BenchError> {
     let launch = launch_spec(common, limits)?;
     let report = runtime.block_on(async {
         match bench {
-            Bench::Boot(arguments) => boot::measure(arguments, &launch).await,
+            Bench::Boot(arguments) => {
+                starts(&arguments.starts, common, &[Way::Boot], &launch).await
+            }
+            Bench::Fork(arguments) => {
+                let fork = fork(Some(arguments.place.path()?), &launch).await?;
+                starts(&arguments.starts, common, &[fork, Way::Boot], &launch).await
+            }
+            Bench::Density(arguments) => {
+                let way = match arguments.origin.choice() {
+                    Some(Choice::None) => Way::Boot,
+                    _ => fork(arguments.origin.place(), &launch).await?,
+                };
+                density::measure(arguments, &way, &launch).await
+            }
             Bench::Exec(arguments) => exec::measure(arguments, launch).await,
             Bench::Vsock(arguments) => vsock::measure(arguments, launch).await,
         }
@@ -121,8 +168,35 @@ fn measure(bench: &Bench, limits: LimitsWish) -> Result<(), BenchError> {
     tell(&report, common)
 }
 
+/// Starts from the template of these machines, which is built if it is not there.
+async fn fork(place: Option<PathBuf>, launch: &LaunchSpec) -> Result<Way, BenchError> {
+    let path = place.clone().ok_or(TemplateError::Nowhere)?;
+    let store = Store::open(&path)?;
+    let key = Key::of(launch, &store)?;
+    template::make(launch, &store, &key, &mut tell_notice).await?;
+    Ok(Way::Fork(Wish { choice: Choice::Build, place }))
+}
+
+/// Measures starts, with whatever else is to be compared.
+async fn starts(
+    arguments: &StartsArgs,
+    common: &CommonArgs,
+    ways: &[Way],
+    launch: &LaunchSpec,
+) -> Result<Report, BenchError> {
+    let mut peers = Vec::new();
+    if !arguments.peer.is_empty() {
+        let ourselves = ways.iter().map(|way| Peer::ourselves(common, way));
+        peers.extend(ourselves.collect::<Result<Vec<_>, _>>()?);
+    }
+    for line in &arguments.peer {
+        peers.push(Peer::of_line(line)?);
+    }
+    boot::measure(arguments, ways, &peers, launch).await
+}
+
 fn launch_spec(common: &CommonArgs, limits: LimitsWish) -> Result<LaunchSpec, BenchError> {
-    let files = Files::find(common.kernel.clone(), common.rootfs.clone())?;
+    let files = Files::find(common.guest.kernel.clone(), common.guest.rootfs.clone())?;
     let vm = VmSpec { vcpus: common.cpus, memory_mib: common.memory, extra_cmdline: String::new() };
     let jail = common.jail.clone().spec(limits);
     clean_up(&jail);
@@ -130,6 +204,9 @@ fn launch_spec(common: &CommonArgs, limits: LimitsWish) -> Result<LaunchSpec, Be
 }
 
 fn tell(report: &Report, common: &CommonArgs) -> Result<(), BenchError> {
+    if let Some(path) = &common.html {
+        fs::write(path, page::page(report)).map_err(wrap_write(path))?;
+    }
     if let Some(path) = &common.svg {
         fs::write(path, report.plot().svg()).map_err(wrap_write(path))?;
     }

@@ -29,15 +29,19 @@ pub struct Plot {
     pub rows: Vec<Row>,
 }
 
-/// Colours that are told apart in print and by the colour-blind (Okabe and Ito's).
-const COLOURS: [&str; 7] =
-    ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442"];
+/// Colours that are told apart in print and by the colour-blind: Okabe and Ito's, then more for plots with many parts.
+const COLOURS: [&str; 11] = [
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999",
+    "#882255", "#332288", "#44aa99",
+];
 const INK: &str = "#222222";
 const LIMIT: &str = "#b00020";
 
 /// Measures of the page, in its own units (pixels when shown at full size).
-const WIDTH: f64 = 960.0;
-const LEFT: f64 = 190.0;
+const WIDTH: f64 = 1040.0;
+const LEFT: f64 = 270.0;
+/// Letters of a label that find room on the left; of a longer one, as a command line can be, the begin is shown.
+const LABEL: usize = 40;
 const RIGHT: f64 = 110.0;
 const TOP: f64 = 76.0;
 const ROW: f64 = 44.0;
@@ -106,7 +110,7 @@ impl Row {
     }
 
     fn draw(&self, axis: &Axis, names: &[&str], top: f64, unit: &str) -> String {
-        let mut svg = text(LEFT - 10.0, top + 16.0, "end", 13, &self.label);
+        let mut svg = text(LEFT - 10.0, top + 16.0, "end", 13, &shortened(&self.label));
         let mut from = 0.0;
         for (name, value) in &self.parts {
             let colour = names.iter().position(|other| other == name).unwrap_or(0);
@@ -139,6 +143,13 @@ impl Row {
         let after = axis.x(self.extent()) + 8.0;
         svg.push_str(&text(after, top + 16.0, "start", 13, &number(self.sum(), unit)));
         svg
+    }
+}
+
+fn shortened(label: &str) -> String {
+    match label.char_indices().nth(LABEL) {
+        None => label.to_owned(),
+        Some(_) => label.chars().take(LABEL - 1).chain(['…']).collect(),
     }
 }
 
@@ -278,6 +289,13 @@ mod tests {
         assert!(svg.contains("a&lt;b") && svg.contains("t &amp; u") && svg.contains("7.00 ms"));
         assert_eq!(svg.matches(">init</text>").count(), 1);
         assert!(svg.trim_end().ends_with("</svg>"));
+    }
+
+    #[test]
+    fn a_long_label_is_shortened() {
+        assert_eq!(shortened("boot: process start (fork, exec, main)").chars().count(), 38);
+        let long = shortened(&"é".repeat(100));
+        assert!(long.chars().count() == LABEL && long.ends_with("é…"), "{long}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What a bench found: as a table for a person, as JSON for a program, as a plot.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::fs;
 
@@ -31,6 +32,21 @@ pub struct Report {
     pub memory_mib: u32,
     /// What was found.
     pub lines: Vec<Line>,
+    /// How parts of it compare.
+    pub ratios: Vec<Ratio>,
+    /// How it was measured and what is left out, in sentences.
+    pub method: Vec<String>,
+}
+
+/// A comparison of two medians.
+#[derive(Clone, Debug, Serialize)]
+pub struct Ratio {
+    /// Its name for programs.
+    pub key: &'static str,
+    /// Its name for people, to follow the number.
+    pub name: String,
+    /// The number.
+    pub value: f64,
 }
 
 /// Where something was measured.
@@ -42,15 +58,19 @@ pub struct Environment {
     pub processor: String,
     /// How many of them this program may use.
     pub processors: usize,
+    /// This program's version.
+    pub version: String,
 }
 
 /// One thing that was measured, many times.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line {
     /// Its name for programs.
-    pub key: &'static str,
+    pub key: Cow<'static, str>,
     /// Its name for people.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
+    /// What has these stages, where there is more than one thing that has.
+    pub of: &'static str,
     /// Unit of every number.
     pub unit: Unit,
     /// Whether it is a part of the total.
@@ -85,6 +105,7 @@ impl Environment {
             kernel: format!("{} {}", release.to_string_lossy(), version.to_string_lossy()),
             processor: processor(&fs::read_to_string("/proc/cpuinfo").unwrap_or_default()),
             processors: std::thread::available_parallelism().map_or(1, Into::into),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
 }
@@ -96,7 +117,8 @@ fn processor(cpuinfo: &str) -> String {
 
 impl Unit {
     /// A number for a person, in a column of its unit.
-    fn show(self, value: u64) -> String {
+    #[must_use]
+    pub fn show(self, value: u64) -> String {
         match self {
             Self::Nanoseconds => format!("{:.3}", scaled(value, 1e6)),
             Self::BytesPerSecond => format!("{:.1}", scaled(value, f64::from(1 << 20))),
@@ -104,7 +126,9 @@ impl Unit {
         }
     }
 
-    const fn word(self) -> &'static str {
+    /// The unit of such a number.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
         match self {
             Self::Nanoseconds => "ms",
             Self::BytesPerSecond => "MiB/s",
@@ -125,21 +149,34 @@ impl Line {
     /// `None` if there are no samples.
     #[must_use]
     pub fn new(
-        key: &'static str,
-        name: &'static str,
+        key: impl Into<Cow<'static, str>>,
+        name: impl Into<Cow<'static, str>>,
         unit: Unit,
         samples: impl IntoIterator<Item = u64>,
     ) -> Option<Self> {
         let samples: Vec<_> = samples.into_iter().collect();
         let summary = Summary::of(samples.iter().copied())?;
-        Some(Self { key, name, unit, is_stage: false, summary, samples })
+        let (key, name) = (key.into(), name.into());
+        Some(Self { key, name, of: "", unit, is_stage: false, summary, samples })
+    }
+
+    /// Its name without that of what it is a stage of.
+    fn stage_name(&self) -> String {
+        let name = self.name.strip_prefix(self.of).and_then(|rest| rest.strip_prefix(": "));
+        name.unwrap_or(&self.name).to_owned()
+    }
+
+    /// The same as something of `thing`.
+    #[must_use]
+    pub fn of(self, thing: &'static str) -> Self {
+        Self { of: thing, ..self }
     }
 
     /// A part of the total.
     #[must_use]
     pub fn stage(
-        key: &'static str,
-        name: &'static str,
+        key: impl Into<Cow<'static, str>>,
+        name: impl Into<Cow<'static, str>>,
         samples: impl IntoIterator<Item = u64>,
     ) -> Option<Self> {
         Some(Self { is_stage: true, ..Self::new(key, name, Unit::Nanoseconds, samples)? })
@@ -158,13 +195,15 @@ impl Report {
             cpus: vm.vcpus,
             memory_mib: vm.memory_mib,
             lines: Vec::new(),
+            ratios: Vec::new(),
+            method: Vec::new(),
         }
     }
 
     /// Adds what the vmm cost beside the guest's memory; `None` if that was never looked at.
     pub fn add_footprints(&mut self, found: impl IntoIterator<Item = Footprint>) -> Option<()> {
         let found: Vec<_> = found.into_iter().collect();
-        let line = |key, name, unit, part: fn(&Footprint) -> u64| {
+        let line = |key: &'static str, name: &'static str, unit, part: fn(&Footprint) -> u64| {
             Line::new(key, name, unit, found.iter().map(part))
         };
         let kib = Unit::Kib;
@@ -194,7 +233,7 @@ impl Report {
         for line in &self.lines {
             let Summary { count, min, median, p90, p99, max } = line.summary;
             let numbers = [median, p90, p99, min, max].map(|value| line.unit.show(value));
-            let mut cells = vec![line.name.to_owned(), line.unit.word().to_owned()];
+            let mut cells = vec![line.name.clone().into_owned(), line.unit.word().to_owned()];
             cells.extend(numbers);
             cells.push(count.to_string());
             table.add_row(cells);
@@ -207,6 +246,12 @@ impl Report {
         writeln!(text, "{}: {}", self.bench, self.measures).ok();
         writeln!(text, "{}", self.subtitle()).ok();
         writeln!(text, "{table}").ok();
+        for Ratio { name, value, .. } in &self.ratios {
+            writeln!(text, "{value:.3} {name}").ok();
+        }
+        for sentence in &self.method {
+            writeln!(text, "{sentence}").ok();
+        }
         text
     }
 
@@ -218,23 +263,24 @@ impl Report {
     /// The bars: the whole with its stages, then every line of the unit that matters most, the first's.
     #[must_use]
     pub fn plot(&self) -> Plot {
-        let stages: Vec<_> = self.lines.iter().filter(|line| line.is_stage).collect();
         let unit = Unit::Nanoseconds;
         let mut rows = Vec::new();
-        if !stages.is_empty() {
-            let parts = stages.iter().map(|line| (line.name.to_owned(), ms(line.summary.median)));
-            rows.push(Row {
-                label: "stages, medians".into(),
-                parts: parts.collect(),
-                ..Row::default()
-            });
+        let mut things: Vec<_> =
+            self.lines.iter().filter(|line| line.is_stage).map(|line| line.of).collect();
+        things.dedup();
+        for thing in things {
+            let stages = self.lines.iter().filter(|line| line.is_stage && line.of == thing);
+            let parts = stages.map(|line| (line.stage_name(), ms(line.summary.median)));
+            let label = format!("{thing}: stages, medians");
+            let label = label.trim_start_matches([':', ' ']).to_owned();
+            rows.push(Row { label, parts: parts.collect(), ..Row::default() });
         }
         for line in self.lines.iter().filter(|line| line.unit == unit) {
             // A stage has the colour that it has in the row of all.
-            let part = if line.is_stage { line.name } else { "" };
+            let part = if line.is_stage { line.stage_name() } else { String::new() };
             rows.push(Row {
-                label: line.name.to_owned(),
-                parts: vec![(part.to_owned(), ms(line.summary.median))],
+                label: line.name.clone().into_owned(),
+                parts: vec![(part, ms(line.summary.median))],
                 dots: line.samples.iter().map(|sample| ms(*sample)).collect(),
                 limit: None,
             });

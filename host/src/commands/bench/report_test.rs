@@ -23,7 +23,7 @@ fn the_json_keeps_its_schema() {
     assert_eq!(json["schema"], SCHEMA);
     assert_eq!(json["bench"], "boot");
     assert_eq!((json["cpus"].as_u64(), json["memory_mib"].as_u64()), (Some(2), Some(256)));
-    for field in ["kernel", "processor", "processors"] {
+    for field in ["kernel", "processor", "processors", "version"] {
         assert!(!json["environment"][field].is_null(), "{field}");
     }
     let line = &json["lines"][1];
@@ -55,6 +55,39 @@ fn the_plot_shows_times_only() {
     let plot = report().plot();
     let labels: Vec<_> = plot.rows.iter().map(|row| row.label.as_str()).collect();
     assert_eq!(labels, ["stages, medians", "kernel entry", "total"]);
+}
+
+#[test]
+fn what_is_compared_has_its_stages_in_a_row_of_its_own() {
+    let mut report = report();
+    report.lines[0] = report.lines[0].clone().of("fork");
+    let peer = Line::stage("boot_kernel", "boot: kernel entry", [900_000]).unwrap();
+    report.lines.push(peer.of("boot"));
+    let rows = report.plot().rows;
+    let labels: Vec<_> = rows.iter().map(|row| row.label.as_str()).collect();
+    assert_eq!(labels[..2], ["fork: stages, medians", "boot: stages, medians"]);
+    // One colour for the same stage of both.
+    assert_eq!(rows[0].parts[0].0, rows[1].parts[0].0);
+}
+
+#[test]
+fn ratios_and_the_method_are_told_everywhere() {
+    let mut report = report();
+    let name = "of a boot's time <to> ready".to_owned();
+    report.ratios.push(Ratio { key: "total", name, value: 0.125 });
+    report.method.push("By hand & eye.".to_owned());
+    assert!(report.table().contains("0.125 of a boot's time <to> ready\nBy hand & eye.\n"));
+    let json: Value = serde_json::from_str(&report.json()).unwrap();
+    assert_eq!(json["ratios"][0]["value"], 0.125);
+    let page = crate::commands::bench::page::page(&report);
+    for part in ["0.125", "time &lt;to&gt; ready", "By hand &amp; eye.", "<svg ", "2.000", "MiB/s"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    for foreign in ["<script", "http://", "https://", "src="] {
+        let page = page.replace("http://www.w3.org/2000/svg", "");
+        assert!(!page.contains(foreign), "{foreign}");
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::io::Write as _;
 use std::os::unix::net::UnixStream;
 
 use super::arguments::VsockArgs;
-use super::boot::footprint;
 use super::report::{Line, Report, Unit};
+use super::starts::Way;
 use super::{BenchError, STREAM_CHUNK, beside, drain, expect_success, start_command};
 use crate::launch::LaunchSpec;
 use crate::machine::{Machine, now_ns};
@@ -33,7 +33,7 @@ pub(super) async fn measure(
         let line = Line::new(key, name, Unit::BytesPerSecond, rates);
         report.lines.push(line.ok_or(BenchError::Nothing)?);
     }
-    report.add_footprints([footprint(&machine)?]).ok_or(BenchError::Nothing)?;
+    report.add_footprints([Way::Boot.footprint(&machine)?]).ok_or(BenchError::Nothing)?;
     machine.stop().await;
     Ok(report)
 }

@@ -1,0 +1,79 @@
+//! Builds a template: boots a machine up to its supervisor's hello, stops it there and keeps it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use rustix::pipe::{PipeFlags, pipe_with};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe;
+
+use super::key::Key;
+use super::store::{Places, Store};
+use super::{TemplateError, content};
+use crate::images::digest::Digest;
+use crate::launch::{LaunchSpec, Origin, memory};
+use crate::machine::{Machine, MachineError, StartError};
+
+/// Most that a saved state may have; the vmm's own limit is the same.
+pub(super) const MAX_STATE: u64 = 1 << 20;
+
+/// Builds the template of a machine like `spec`, with nothing of what it shall do: no share, no command.
+pub(super) async fn build(
+    spec: &LaunchSpec,
+    store: &Store,
+    key: &Key,
+) -> Result<(), TemplateError> {
+    let start = |error: StartError| TemplateError::Start(Box::new(error));
+    let memory = memory::guest_memory(spec.vm.memory_bytes())
+        .map_err(|error| start(StartError::Launch(error.into())))?;
+    let memory = Arc::new(memory);
+    let origin = Origin::Savable {
+        fingerprint: key.fingerprint(),
+        memory: Arc::clone(&memory),
+        shared: key.shares,
+    };
+    let savable = LaunchSpec { origin, shares: Vec::new(), ..spec.clone() };
+    let machine = Machine::start(savable).await.map_err(start)?;
+    let state = save(&machine).await;
+    machine.stop().await;
+    let state = state.map_err(TemplateError::Save)?;
+    let memory = memory.as_fd().try_clone_to_owned();
+    let memory = File::from(memory.map_err(TemplateError::io("keep memory of", store.path()))?);
+    let work = store.begin()?;
+    let (kept, stored_bytes) = work.file("memory", |file| content::copy(&memory, file))?;
+    let digest = content::digest(&kept).map_err(work.error("read"))?;
+    work.file("state", |file| io::Write::write_all(&mut &*file, &state))?;
+    work.publish(key, Places::of(&spec.files), (digest, stored_bytes), Digest::of(&state))
+}
+
+/// Stops the machine where its supervisor waits for a host, and reads its state. By a pipe: the vmm's jail lets it
+/// write no file.
+async fn save(machine: &Machine) -> Result<Vec<u8>, MachineError> {
+    machine.pause().await?;
+    let (read, write) = state_pipe().map_err(MachineError::Stream)?;
+    // While the vmm writes, which waits when the pipe is full.
+    let reading = tokio::spawn(async move {
+        let mut state = Vec::new();
+        read.take(MAX_STATE.saturating_add(1)).read_to_end(&mut state).await?;
+        io::Result::Ok(state)
+    });
+    let saved = machine.save(write).await;
+    if saved.is_err() {
+        reading.abort();
+    }
+    let bytes = saved?;
+    let state = reading.await.map_err(io::Error::other).and_then(|read| read);
+    let state = state.map_err(MachineError::Stream)?;
+    if u64::try_from(state.len()) != Ok(bytes) || bytes > MAX_STATE {
+        return Err(MachineError::Stream(io::ErrorKind::InvalidData.into()));
+    }
+    Ok(state)
+}
+
+fn state_pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
+    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+    rustix::io::ioctl_fionbio(&read, true)?;
+    Ok((pipe::Receiver::from_owned_fd(read)?, write))
+}

@@ -10,6 +10,12 @@ pub const DOCTOR_FAILED: u8 = 1;
 pub const AGENT_FAILED: u8 = 1;
 /// `cloister inspect --security`: something that the jail promises is not so.
 pub const NOT_KEPT: u8 = 1;
+/// `cloister audit verify`: a log is not as it was written.
+pub const LOG_CHANGED: u8 = 1;
+/// `cloister policy check`: it may not be reached.
+pub const POLICY_DENIES: u8 = 1;
+/// `cloister prove`: an attack was not held, or could not be tried.
+pub const NOT_PROVEN: u8 = 1;
 /// A command that reads a team file: the file has mistakes.
 pub const TEAM_FILE_WRONG: u8 = 1;
 /// The command's time limit ended it.

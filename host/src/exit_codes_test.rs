@@ -39,6 +39,7 @@ fn the_documented_codes_of_the_vmm_are_these() {
         ExitCode::Spec,
         ExitCode::Image,
         ExitCode::Kvm,
+        ExitCode::Snapshot,
         ExitCode::Reset,
         ExitCode::TripleFault,
         ExitCode::Halted,
@@ -56,6 +57,7 @@ fn the_documented_codes_of_the_vmm_are_these() {
             | ExitCode::Spec
             | ExitCode::Image
             | ExitCode::Kvm
+            | ExitCode::Snapshot
             | ExitCode::Reset
             | ExitCode::TripleFault
             | ExitCode::Halted

@@ -12,9 +12,13 @@ pub mod control;
 
 pub mod machine;
 
+pub mod template;
+
 pub mod tail;
 
 pub mod text;
+
+pub mod audit;
 
 pub mod cli;
 
@@ -22,12 +26,19 @@ pub mod commands;
 
 pub mod doctor;
 
+pub mod egress;
+
 pub mod images;
 
 pub mod inspect;
+
+pub mod prove;
+
 pub mod team;
 
 pub mod exit_codes;
+
+pub mod operator;
 
 pub mod pump;
 
@@ -36,6 +47,8 @@ pub mod quantity;
 pub mod report;
 
 pub mod signals;
+
+pub mod secrets;
 
 pub mod state;
 

@@ -6,7 +6,7 @@ use std::panic;
 use std::sync::Arc;
 
 use cloister_protocol::message::WindowSize;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// A size for a command's terminal when ours has none.
 pub const DEFAULT_SIZE: WindowSize = WindowSize { rows: 24, columns: 80 };
@@ -48,6 +48,19 @@ impl RawMode {
     /// # Errors
     /// It is not a terminal, or it refuses.
     pub fn enter() -> io::Result<Self> {
+        Self::with(Termios::make_raw)
+    }
+
+    /// Switches standard input's terminal to lines that are not shown. Ctrl-C becomes a character of the line, so
+    /// that the terminal is not left so.
+    ///
+    /// # Errors
+    /// It is not a terminal, or it refuses.
+    pub fn hidden() -> io::Result<Self> {
+        Self::with(|modes| modes.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG))
+    }
+
+    fn with(change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
         let terminal = io::stdin().as_fd().try_clone_to_owned()?;
         let modes = tcgetattr(&terminal)?;
         let saved = Arc::new(Saved { terminal, modes });
@@ -59,7 +72,7 @@ impl RawMode {
             previous(info);
         }));
         let mut raw = saved.modes.clone();
-        raw.make_raw();
+        change(&mut raw);
         // Entered last: from here on it is undone by the guard and by the hook.
         tcsetattr(&saved.terminal, OptionalActions::Now, &raw)?;
         Ok(Self { saved })

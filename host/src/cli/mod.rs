@@ -72,8 +72,14 @@ pub enum Command {
     Inspect(teams::InspectArgs),
     /// Show what agents use.
     Stats(teams::StatsArgs),
+    /// Print or serve figures of all teams for Prometheus.
+    Metrics(metrics::MetricsArgs),
     /// Stop a team or one agent; it can be started again.
     Stop(teams::TargetArgs),
+    /// Keep a running team from doing anything, in place, until `resume`.
+    Pause(pause::PauseArgs),
+    /// Let a paused team go on.
+    Resume(pause::PauseArgs),
     /// Start a stopped team or agent again.
     Start(teams::TargetArgs),
     /// Stop and start a team or one agent.
@@ -87,16 +93,26 @@ pub enum Command {
     Warden(teams::WardenArgs),
     /// Check whether this host can run machines, and tell what to do if not.
     Doctor(DoctorArgs),
+    /// Attack Cloister on this host from every place where hostile code may run, and report what held.
+    Prove(prove::ProveArgs),
     /// Measure starts, commands and streams of machines on this host.
     Bench(BenchArgs),
+    /// Build, list and remove saved machines, from which others go on in place of booting.
+    Template(template::TemplateArgs),
     /// Import, pull, list and remove the images that agents run from.
     Image(image::ImageArgs),
+    /// Show and check what was recorded of teams and their operators.
+    Audit(audit::AuditArgs),
     /// Check a team file and everything of the host that it names; no image is looked for.
     Validate(team::ValidateArgs),
     /// Show what a team file would start, and change nothing.
     Plan(team::PlanArgs),
     /// Show what each agent of a team file may do, defaults included, and where each value comes from.
     Explain(team::ExplainArgs),
+    /// Tell what an agent may reach outside, and which rule says so.
+    Policy(policy::PolicyArgs),
+    /// Keep secrets that rules give to requests of agents, and that agents never see.
+    Secret(secret::SecretArgs),
     /// Print the JSON Schema of team files.
     Schema,
     /// Print a completion script for a shell.
@@ -147,17 +163,9 @@ pub struct RunArgs {
     #[arg(long, value_name = "T", default_value = "60s", value_parser = time_limit)]
     pub start_timeout: Duration,
 
-    /// The guest's kernel, an uncompressed vmlinux with a PVH entry [default: lib/cloister/vmlinux
-    /// beside the bin of this program].
-    #[arg(long, value_name = "FILE", env = "CLOISTER_KERNEL", hide_env_values = true)]
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub kernel: Option<PathBuf>,
-
-    /// The guest's root, an uncompressed cpio archive [default: lib/cloister/rootfs.cpio beside the
-    /// bin of this program].
-    #[arg(long, value_name = "FILE", env = "CLOISTER_ROOTFS", hide_env_values = true)]
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub rootfs: Option<PathBuf>,
+    /// The guest's kernel and root.
+    #[command(flatten)]
+    pub guest: GuestArgs,
 
     /// Add to the guest kernel's command line.
     #[arg(long, value_name = "TEXT", value_parser = kernel_arguments)]
@@ -166,6 +174,10 @@ pub struct RunArgs {
     /// Write the end of the guest's console (64 KiB) to a file, whatever happens.
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub log: Option<PathBuf>,
+
+    /// From where it goes on.
+    #[command(flatten)]
+    pub origin: template::OriginArgs,
 
     /// Tell on standard error what happens, with times and counters.
     #[arg(short, long)]
@@ -188,15 +200,9 @@ pub struct DoctorArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The guest's kernel, in place of the usual one.
-    #[arg(long, value_name = "FILE", env = "CLOISTER_KERNEL", hide_env_values = true)]
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub kernel: Option<PathBuf>,
-
-    /// The guest's root, in place of the usual one.
-    #[arg(long, value_name = "FILE", env = "CLOISTER_ROOTFS", hide_env_values = true)]
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub rootfs: Option<PathBuf>,
+    /// The guest's kernel and root.
+    #[command(flatten)]
+    pub guest: GuestArgs,
 
     /// Where the jail of the probe guest is.
     #[command(flatten)]
@@ -246,15 +252,31 @@ fn kernel_arguments(text: &str) -> Result<String, ArgumentError> {
 // The help text of --cpus names the bound.
 const _: () = assert!(MAX_VCPUS == 32);
 
+pub mod audit;
+
+pub mod guest;
+
 pub mod image;
 
 pub mod jail;
 
+pub mod metrics;
+
+pub mod pause;
+
+pub mod policy;
+
+pub mod prove;
+
+pub mod secret;
+
 pub mod team;
 pub mod teams;
+pub mod template;
 
 mod parsers;
 
+use guest::GuestArgs;
 use jail::JailArgs;
 use parsers::{AbsoluteParser, VariableParser};
 

@@ -8,8 +8,10 @@ use std::time::Duration;
 use clap::{Args, ValueHint};
 
 use super::Variable;
+use super::guest::GuestArgs;
 use super::jail::JailArgs;
 use super::parsers::{AbsoluteParser, VariableParser};
+use super::template::OriginArgs;
 use crate::quantity::time_limit;
 
 /// Where the state of teams is.
@@ -145,15 +147,9 @@ pub struct UpArgs {
     #[arg(long, value_name = "T", default_value = "60s", value_parser = time_limit)]
     pub start_timeout: Duration,
 
-    /// The guest's kernel, in place of the usual one.
-    #[arg(long, value_name = "FILE", env = "CLOISTER_KERNEL", hide_env_values = true)]
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub kernel: Option<PathBuf>,
-
-    /// The guest's root, in place of the usual one.
-    #[arg(long, value_name = "FILE", env = "CLOISTER_ROOTFS", hide_env_values = true)]
-    #[arg(value_hint = ValueHint::FilePath)]
-    pub rootfs: Option<PathBuf>,
+    /// The guest's kernel and root.
+    #[command(flatten)]
+    pub guest: GuestArgs,
 
     /// The image store's directory, in place of the usual one.
     #[arg(long, value_name = "DIR", env = "CLOISTER_STORE", hide_env_values = true)]
@@ -165,6 +161,10 @@ pub struct UpArgs {
     #[arg(long, value_name = "DIR", env = "CLOISTER_VOLUMES", hide_env_values = true)]
     #[arg(value_hint = ValueHint::DirPath)]
     pub volumes: Option<PathBuf>,
+
+    /// From where its machine goes on.
+    #[command(flatten)]
+    pub origin: OriginArgs,
 
     /// Where its jail is.
     #[command(flatten)]

@@ -20,7 +20,7 @@ const WIDEST: u16 = 110;
 pub fn doctor(arguments: DoctorArgs, limits: LimitsWish) -> u8 {
     let jail = arguments.jail.spec(limits);
     clean_up(&jail);
-    let files = match Files::find(arguments.kernel, arguments.rootfs) {
+    let files = match Files::find(arguments.guest.kernel, arguments.guest.rootfs) {
         Ok(files) => files,
         Err(error) => {
             tell_line(describe(&error, error.remedy()));

@@ -1,12 +1,16 @@
 //! The commands of `cloister`, a file each. Each takes its arguments and returns its exit code, having
 //! told on standard error what went wrong.
 
+pub mod audit;
 pub mod bench;
 pub mod completion;
 pub mod doctor;
 pub mod image;
+pub mod prove;
 pub mod run;
+pub mod secret;
 pub mod teams;
+pub mod template;
 
 mod session;
 pub mod team;
@@ -36,18 +40,26 @@ pub fn main(limits: LimitsWish) -> ExitCode {
             Command::Cp(arguments) => teams::cp::cp(arguments),
             Command::Inspect(arguments) => teams::inspect::inspect(&arguments),
             Command::Stats(arguments) => teams::stats::stats(&arguments),
+            Command::Metrics(arguments) => teams::metrics::metrics(&arguments),
             Command::Stop(arguments) => teams::control::stop(&arguments),
             Command::Start(arguments) => teams::control::start(&arguments),
+            Command::Pause(arguments) => teams::control::pause(&arguments),
+            Command::Resume(arguments) => teams::control::resume(&arguments),
             Command::Restart(arguments) => teams::control::restart(&arguments),
             Command::Down(arguments) => teams::control::down(&arguments),
             Command::Rm(arguments) => teams::control::rm(&arguments),
             Command::Warden(arguments) => teams::up::warden(arguments, limits),
             Command::Doctor(arguments) => doctor::doctor(arguments, limits),
+            Command::Prove(arguments) => prove::prove(arguments, limits),
             Command::Bench(arguments) => bench::bench(&arguments, limits),
             Command::Image(arguments) => image::image(arguments),
+            Command::Template(arguments) => template::template(arguments, limits),
+            Command::Audit(arguments) => audit::audit(&arguments),
             Command::Validate(arguments) => team::validate(&arguments),
             Command::Plan(arguments) => team::plan(&arguments),
             Command::Explain(arguments) => team::explain(&arguments),
+            Command::Policy(arguments) => teams::policy::policy(&arguments),
+            Command::Secret(arguments) => secret::secret(arguments),
             Command::Schema => team::schema(),
             Command::Completion(arguments) => completion::completion(&arguments),
         },

@@ -100,6 +100,7 @@ impl Report {
 pub async fn examine(files: &Files, jail: &JailSpec) -> Report {
     let mut checks = machine::kvm(files);
     checks.extend(machine::programs(files));
+    checks.push(machine::prober(files));
     checks.push(kernel::seccomp());
     checks.push(kernel::cgroup(jail));
     checks.push(kernel::namespaces());

@@ -43,6 +43,12 @@ impl Digest {
         })
     }
 
+    /// The digest itself.
+    #[must_use]
+    pub const fn bytes(&self) -> [u8; BYTES] {
+        self.0
+    }
+
     /// Reads the 64 digits.
     ///
     /// # Errors

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{self as sys, FlockOperation, Mode, OFlags, ResolveFlags};
@@ -38,6 +40,61 @@ pub(crate) fn open_below(directory: impl AsFd, path: &str) -> io::Result<File> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
     Ok(file)
+}
+
+/// Opens a regular file by its path, through links too.
+///
+/// # Errors
+/// It can't be opened, or is no regular file.
+pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
+    // Not to wait for the writer of a FIFO.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(sys::open(path, flags, Mode::empty())?);
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    Ok(file)
+}
+
+/// Puts a small file of this user's alone into a directory: whole or not at all, in place of what is there. One at a
+/// time, so that its scratch file has one name, and what a killed one left is overwritten.
+///
+/// # Errors
+/// The file system refuses.
+pub(crate) fn put(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let held = hold(folder)?;
+    write_and_rename(folder, name, bytes)?;
+    held.sync_all()
+}
+
+/// The same, unless the file is there: of two that make one at once, the first wins.
+///
+/// # Errors
+/// The file system refuses.
+pub(crate) fn put_new(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let held = hold(folder)?;
+    if !folder.join(name).exists() {
+        write_and_rename(folder, name, bytes)?;
+    }
+    held.sync_all()
+}
+
+fn hold(folder: &Path) -> io::Result<File> {
+    let held = File::open(folder)?;
+    lock(&held, true)?;
+    Ok(held)
+}
+
+fn write_and_rename(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let scratch = folder.join(format!("{name}.new"));
+    match std::fs::remove_file(&scratch) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&scratch)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&scratch, folder.join(name))
 }
 
 /// Reads a file of at most `most` bytes.

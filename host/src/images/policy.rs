@@ -1,18 +1,14 @@
 //! Which images may come in: what the operator's file says, and what this command was asked.
 
-use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::files;
 use super::signature::{Key, SignatureError};
+use crate::operator::{self, FileError};
 
 /// The operator's file. No variable names another: a user could name one that allows more.
 pub const OPERATORS_FILE: &str = "/etc/cloister/images.toml";
-/// More than any list of keys.
-const MAX_FILE: u64 = 64 << 10;
 
 /// What an image must be to come in.
 #[derive(Clone, Debug, Default)]
@@ -48,27 +44,9 @@ pub struct Checked<'a> {
 /// Why the policy refuses, or can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
-    /// The file can't be read.
-    #[error("can't read the operator's policy {}", path.display())]
-    Read {
-        /// Where it is.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file makes no sense.
-    #[error("the operator's policy {}", path.display())]
-    Parse {
-        /// Where it is.
-        path: PathBuf,
-        /// Where in it, and why.
-        #[source]
-        source: Box<toml::de::Error>,
-    },
-    /// Others can write the file.
-    #[error("the operator's policy {} can be written by others than root", .0.display())]
-    Writable(PathBuf),
+    /// The file is not to be used.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Signatures are asked for, and no key is named.
     #[error("the operator's policy {} asks for signatures and names no key", .0.display())]
     NoKeys(PathBuf),
@@ -88,10 +66,10 @@ impl PolicyError {
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
         match self {
-            Self::Read { .. } | Self::Parse { .. } | Self::NoKeys(_) | Self::Key(_) => {
+            Self::File(error) => error.remedy(),
+            Self::NoKeys(_) | Self::Key(_) => {
                 "nothing is imported until root has put the file in order or removed it"
             }
-            Self::Writable(_) => "sudo chown root: FILE; sudo chmod go-w FILE",
             Self::Unsigned(_) => {
                 "use an image with a signature beside it: pull it, or copy both into one OCI layout"
             }
@@ -106,21 +84,7 @@ impl Policy {
     /// # Errors
     /// It can't be read or trusted: then nothing may come in.
     pub fn load(path: &Path) -> Result<Self, PolicyError> {
-        let read = |source| PolicyError::Read { path: path.to_owned(), source };
-        let file = match std::fs::File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => return Err(read(error)),
-        };
-        let metadata = file.metadata().map_err(read)?;
-        if metadata.uid() != 0 || metadata.mode() & 0o022 != 0 {
-            return Err(PolicyError::Writable(path.to_owned()));
-        }
-        let bytes = files::read_bounded(file, MAX_FILE).map_err(read)?;
-        let parsed: PolicyFile = toml::from_slice(&bytes).map_err(|source| PolicyError::Parse {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })?;
+        let Some(parsed) = operator::load::<PolicyFile>(path)? else { return Ok(Self::default()) };
         let mut required = Vec::new();
         if parsed.require_signature {
             if parsed.keys.is_empty() {
@@ -176,19 +140,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_others_can_write_is_not_trusted() {
-        let (_folder, path) = file("", 0o666);
-        assert!(matches!(Policy::load(&path), Err(PolicyError::Writable(_))));
-    }
-
-    #[test]
     fn a_file_with_a_mistake_lets_nothing_in() {
         if !rustix::process::geteuid().is_root() {
             // Any file of this user is one that others than root can write.
             return;
         }
         let (_folder, path) = file("require-digset = true", 0o644);
-        assert!(matches!(Policy::load(&path), Err(PolicyError::Parse { .. })));
+        assert!(matches!(Policy::load(&path), Err(PolicyError::File(FileError::Parse { .. }))));
         let (_folder, path) = file("require-signature = true", 0o644);
         assert!(matches!(Policy::load(&path), Err(PolicyError::NoKeys(_))));
         let (_folder, path) = file("require-digest = true", 0o644);

@@ -45,7 +45,7 @@ pub struct Process {
     pub dumpable: bool,
     /// Its threads.
     pub threads: Vec<Thread>,
-    /// Its control group, below the mount.
+    /// Its control group's directory.
     pub group: String,
     /// Limits of that group.
     pub limits: BTreeMap<String, String>,

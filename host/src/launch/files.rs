@@ -11,6 +11,8 @@ const VMM: &str = "cloister-vmm";
 const JAILER: &str = "cloister-jailer";
 /// The file beside it that serves shared directories.
 const FILE_SERVER: &str = "cloister-file-server";
+/// The file beside it with the attacks of `cloister prove`.
+const PROBER: &str = "cloister-prober";
 /// From the folder of `cloister` to that of the images.
 const IMAGES: &str = "../lib/cloister";
 const KERNEL: &str = "vmlinux";
@@ -63,6 +65,12 @@ impl Files {
     #[must_use]
     pub fn file_server(&self) -> PathBuf {
         self.jailer.with_file_name(FILE_SERVER)
+    }
+
+    /// The program with the attacks of `cloister prove`: beside the jailer.
+    #[must_use]
+    pub fn prober(&self) -> PathBuf {
+        self.jailer.with_file_name(PROBER)
     }
 
     /// Opens the kernel for reading.

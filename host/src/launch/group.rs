@@ -7,12 +7,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Access, FlockOperation, access, flock, statfs};
+use rustix::fs::{Access, FlockOperation, Mode, OFlags, access, flock, openat, statfs};
 
 /// The controllers that a machine's limits need.
 pub const CONTROLLERS: [&str; 3] = ["memory", "pids", "cpu"];
@@ -246,6 +246,16 @@ impl Group {
         &self.path
     }
 
+    /// The directory for another process, without the lock. With it a jailer that outlives a killed command for a moment
+    /// would make the group look as if it were in use.
+    ///
+    /// # Errors
+    /// The system has no descriptor.
+    pub fn unlocked(&self) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(openat(&self.folder, ".", flags, Mode::empty())?)
+    }
+
     /// Kills every process in it.
     pub fn kill(&self) {
         // Linux 5.14. It can fail only when the directory is gone.
@@ -279,12 +289,6 @@ impl Group {
             fs::remove_dir(&self.place.folder).ok();
         }
         Ok(())
-    }
-}
-
-impl AsFd for Group {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.folder.as_fd()
     }
 }
 

@@ -54,6 +54,20 @@ fn what_is_locked_is_not_swept_and_the_rest_is() {
 }
 
 #[test]
+fn a_jailer_that_outlives_a_killed_command_holds_no_lock() {
+    let place = place("outlived");
+    let (mut group, _) = place.make(&(1..2), false).unwrap();
+    let left = group.path().to_owned();
+    let jailers = group.unlocked().unwrap();
+    assert!(sweep(&place).is_empty());
+    // The kernel closes what a killed command had open, and nobody removes anything.
+    group.folder = File::open("/dev/null").unwrap();
+    assert_eq!(sweep(&place), std::slice::from_ref(&left));
+    drop(jailers);
+    assert!(!place.folder.exists());
+}
+
+#[test]
 fn a_directory_elsewhere_is_refused() {
     let refused = Place::find(Some(Path::new("/tmp")));
     assert!(matches!(refused, Err(GroupError::NotGroup(_))), "{refused:?}");

@@ -28,10 +28,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_vmm::control::Command;
-use cloister_vmm::spec::{SpecError, VmSpec};
+use cloister_vmm::spec::{FINGERPRINT_BYTES, SavedSpec, SpecError, VmSpec};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe;
 
@@ -63,6 +64,37 @@ pub struct LaunchSpec {
     pub start_limit: Duration,
     /// Where the serial log is kept.
     pub console: Tail,
+    /// How it comes to run.
+    pub origin: Origin,
+}
+
+/// How a machine comes to run.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// It boots.
+    Boot,
+    /// It boots and can be saved. Nobody greets its supervisor, which so does nothing yet.
+    Savable {
+        /// What this host says of itself.
+        fingerprint: [u8; FINGERPRINT_BYTES],
+        /// Guest memory, kept by who saves it.
+        memory: Arc<OwnedFd>,
+        /// Whether it has the device of shared directories, which nobody serves.
+        shared: bool,
+    },
+    /// It goes on from a saved one.
+    Fork(Arc<Saved>),
+}
+
+/// A saved machine, open.
+#[derive(Debug)]
+pub struct Saved {
+    /// What the host said of itself when it was made.
+    pub fingerprint: [u8; FINGERPRINT_BYTES],
+    /// Its memory; only for reading.
+    pub memory: OwnedFd,
+    /// All else.
+    pub state: OwnedFd,
 }
 
 impl LaunchSpec {
@@ -76,6 +108,7 @@ impl LaunchSpec {
             shares: Vec::new(),
             start_limit: Duration::from_secs(60),
             console: Tail::new(MAX_CONSOLE),
+            origin: Origin::Boot,
         }
     }
 
@@ -129,8 +162,23 @@ pub struct Launched {
     pub files: Option<VmmProcess>,
     /// Takes further shares.
     pub file_server: Option<FileServer>,
+    /// What the supervisor is greeted with.
+    pub greeting: Greeting,
+    /// The other end of a socket that nobody serves: closed, it would end the machine.
+    pub unserved: Option<OwnedFd>,
     /// Reads the serial log into [`LaunchSpec::console`] until the vmm closes it.
     pub console: tokio::task::JoinHandle<()>,
+}
+
+/// What a supervisor's hello is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// The host's hello.
+    Plain,
+    /// The same, with what makes the machine another than the saved one.
+    Identity,
+    /// Nothing.
+    None,
 }
 
 impl Prepared {
@@ -146,45 +194,82 @@ impl Prepared {
         &self.spec.console
     }
 
-    /// Starts the vmm and sends it the start message with its five descriptors.
+    /// Starts the vmm and sends it the first message with its descriptors.
     ///
     /// The process is bound to the calling thread: when that ends, the kernel kills the vmm.
     ///
     /// # Errors
     /// The system refuses something; nothing runs then.
     pub async fn start(self) -> Result<Launched, LaunchError> {
-        let memory = memory::guest_memory(self.spec.vm.memory_bytes())?;
-        let Files { vmm, jailer, .. } = &self.spec.files;
+        let Self { spec, cell, files_cell, kvm, kernel, root } = self;
+        let Files { vmm, jailer, .. } = &spec.files;
         let mut started = None;
-        if let Some(cell) = self.files_cell {
-            let program = self.spec.files.file_server();
-            started = Some(FileServer::start(&program, jailer, cell, &self.spec.shares).await?);
+        if let Some(cell) = files_cell {
+            let program = spec.files.file_server();
+            started = Some(FileServer::start(&program, jailer, cell, &spec.shares).await?);
         }
         let (console_read, console_write) = console_pipe().map_err(LaunchError::Console)?;
         let (control, vmm_end) = ControlSocket::pair()?;
-        let process = VmmProcess::spawn(jailer, vmm, self.cell, vmm_end)?;
-        let mut descriptors = vec![
-            OwnedFd::from(self.kvm),
-            memory,
-            OwnedFd::from(self.kernel),
-            OwnedFd::from(self.root),
-            console_write,
-        ];
-        let console = tokio::spawn(self.spec.console.collect(console_read));
-        let (command, files, file_server) = match started {
-            None => (Command::Start(self.spec.vm), None, None),
-            Some(Started { process, server, for_vmm }) => {
-                descriptors.extend(for_vmm);
-                (Command::StartShared(self.spec.vm), Some(process), Some(server))
-            }
-        };
+        let booted = (kernel.into(), root.into());
+        let First { command, mut descriptors, greeting } =
+            First::of(spec.origin, spec.vm, started.is_some(), booted, console_write)?;
+        descriptors.insert(0, OwnedFd::from(kvm));
+        let process = VmmProcess::spawn(jailer, vmm, cell, vmm_end)?;
+        let console = tokio::spawn(spec.console.collect(console_read));
+        let (mut files, mut file_server, mut unserved) = (None, None, None);
+        if let Some(Started { process, server, for_vmm }) = started {
+            descriptors.extend(for_vmm);
+            (files, file_server) = (Some(process), Some(server));
+        } else if matches!(&command, Command::StartSavable(saved) if saved.shared) {
+            let (for_vmm, other) = shares::unserved()?;
+            descriptors.extend(for_vmm);
+            unserved = Some(other);
+        }
         // A vmm that is already gone is found and explained by whoever receives from it.
         match control.send(&Packet::new(&command, descriptors)?).await {
             Ok(()) | Err(ControlError::Send(_)) => {
-                Ok(Launched { process, control, files, file_server, console })
+                Ok(Launched { process, control, files, file_server, greeting, unserved, console })
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// The vmm's first message: the command, and its descriptors after `/dev/kvm` and before those of shares.
+struct First {
+    command: Command,
+    descriptors: Vec<OwnedFd>,
+    greeting: Greeting,
+}
+
+impl First {
+    fn of(
+        origin: Origin,
+        vm: VmSpec,
+        shares: bool,
+        (kernel, root): (OwnedFd, OwnedFd),
+        console: OwnedFd,
+    ) -> Result<Self, LaunchError> {
+        let clone = |fd: &OwnedFd| fd.try_clone().map_err(LaunchError::Saved);
+        Ok(match origin {
+            Origin::Boot => {
+                let memory = memory::guest_memory(vm.memory_bytes())?;
+                let command = if shares { Command::StartShared(vm) } else { Command::Start(vm) };
+                let descriptors = vec![memory, kernel, root, console];
+                Self { command, descriptors, greeting: Greeting::Plain }
+            }
+            Origin::Savable { fingerprint, memory, shared } => {
+                let command = Command::StartSavable(SavedSpec { vm, fingerprint, shared });
+                let descriptors = vec![clone(&memory)?, kernel, root, console];
+                Self { command, descriptors, greeting: Greeting::None }
+            }
+            Origin::Fork(saved) => {
+                let fingerprint = saved.fingerprint;
+                let command = Command::Fork(SavedSpec { vm, fingerprint, shared: shares });
+                let descriptors = vec![clone(&saved.memory)?, clone(&saved.state)?, console];
+                Self { command, descriptors, greeting: Greeting::Identity }
+            }
+        })
     }
 }
 
@@ -227,6 +312,9 @@ pub enum LaunchError {
     /// The vmm can't be started.
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// A descriptor of a saved machine can't be had once more.
+    #[error("can't hand a saved machine over")]
+    Saved(#[source] io::Error),
     /// A share can't be served.
     #[error(transparent)]
     Share(#[from] ShareError),
@@ -243,7 +331,10 @@ impl LaunchError {
         match self {
             Self::Spec(SpecError::Vcpus { .. }) => Some("choose another number with --cpus"),
             Self::Spec(SpecError::Memory { .. }) => Some("choose another size with --memory"),
-            Self::Spec(SpecError::Cmdline) | Self::Console(_) | Self::Control(_) => None,
+            Self::Spec(SpecError::Cmdline)
+            | Self::Console(_)
+            | Self::Control(_)
+            | Self::Saved(_) => None,
             Self::Memory(error) => error.remedy(),
             Self::File(error) => error.remedy(),
             Self::Image { source, .. } => Some(source.remedy()),

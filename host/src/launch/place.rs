@@ -5,7 +5,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -36,8 +36,8 @@ pub fn descriptors(
     let code = program_file(program)
         .map_err(|source| ProcessError::Program { path: program.to_owned(), source })?;
     let wrap = ProcessError::Descriptor;
-    let spec = sealed(&cell.spec.encode()).map_err(wrap)?;
-    let group = cell.group.as_fd().try_clone_to_owned().map_err(wrap)?;
+    let spec = sealed("jail", &cell.spec.encode()).map_err(wrap)?;
+    let group = cell.group.unlocked().map_err(wrap)?;
     [
         (control, CONTROL_FD),
         (spec, SPEC_FD),
@@ -63,8 +63,12 @@ fn program_file(program: &Path) -> io::Result<OwnedFd> {
     seal(copy)
 }
 
-fn sealed(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let mut file = memory_file("jail", false)?;
+/// A memory file of these bytes that nobody can change.
+///
+/// # Errors
+/// The system has no memory for it.
+pub fn sealed(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = memory_file(name, false)?;
     file.write_all(bytes)?;
     seal(file)
 }
@@ -80,8 +84,11 @@ fn memory_file(name: &str, executable: bool) -> io::Result<File> {
     Ok(File::from(file?))
 }
 
+/// From now on nobody can write, map for writing or resize it. It is new and never was mapped, so F_SEAL_FUTURE_WRITE
+/// says the same as F_SEAL_WRITE, which besides waits until the kernel itself has let go of every page, and gives up
+/// with EBUSY after 150 ms on a busy host.
 fn seal(file: File) -> io::Result<OwnedFd> {
-    let all = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    let all = SealFlags::SHRINK | SealFlags::GROW | SealFlags::FUTURE_WRITE | SealFlags::SEAL;
     fcntl_add_seals(&file, all)?;
     Ok(file.into())
 }

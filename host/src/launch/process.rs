@@ -203,8 +203,12 @@ impl Drop for Jailer {
     }
 }
 
-/// Reads what jailer and jailed process report, up to the execution of the program.
-fn await_jail(jailer: Pid, reports: OwnedFd, program: &Path) -> Result<Pid, ProcessError> {
+/// Waits until a jailer, a child of the calling thread, has executed `program` in its jail: reads what it and the
+/// jailed process report up to then, and reaps it. The jailed process's id, which is the caller's to reap.
+///
+/// # Errors
+/// A step failed, or nothing was reported; nothing runs then.
+pub fn await_jail(jailer: Pid, reports: OwnedFd, program: &Path) -> Result<Pid, ProcessError> {
     let jailer = Jailer(jailer);
     let bytes = read_reports(reports);
     if bytes.is_err() {

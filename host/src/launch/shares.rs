@@ -3,6 +3,7 @@
 //! A share begins as a descriptor that the caller has opened and judged. The jailer makes a mount of it
 //! that is nowhere, and the file server, in a jail of its own, is handed that mount and nothing else.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -16,15 +17,15 @@ use cloister_file_server::spec::{Kind, MAX_SHARES, Owner, SLOT_BYTES, SLOTS, Sha
 use cloister_jailer::share::{ARGUMENT, REPLY_LEN, Reply, WRITABLE};
 use cloister_jailer::spec::CONTROL_FD;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, sendmsg, socketpair,
 };
-use rustix::process::{WaitOptions, waitpid};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use super::share_error::ShareError;
@@ -53,6 +54,9 @@ pub struct Share {
     /// Whom the guest sees as owner.
     pub owner: Owner,
 }
+
+/// A share as the file server is told of it, and its mount.
+type Mounted = (ShareSpec, OwnedFd);
 
 fn system(what: &'static str) -> impl Fn(rustix::io::Errno) -> ShareError {
     move |errno| ShareError::System { what, source: errno.into() }
@@ -106,36 +110,75 @@ impl Share {
         ShareSpec { name: self.name.clone(), kind, writable: self.writable, owner: self.owner }
     }
 
-    /// Has the jailer make the mount. Waits for it.
-    fn mount(&self, jailer: &Path) -> Result<(OwnedFd, Kind), ShareError> {
-        let pair =
-            || socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
-        let (ours, theirs) = pair().map_err(system("make a pair of sockets"))?;
-        set_socket_timeout(&ours, Timeout::Recv, Some(SHARE_LIMIT))
-            .map_err(system("set a time limit"))?;
+    /// Has the jailer make the mount.
+    async fn mount(&self, jailer: &Path) -> Result<(OwnedFd, Kind), ShareError> {
+        let (ours, low) = pair()?;
+        let ours = watched(ours)?;
         let spawn = |source| ProcessError::Spawn { path: jailer.to_owned(), source };
         let stderr = File::options().write(true).open("/dev/null").map_err(spawn)?;
-        let theirs = place::high(&theirs).map_err(spawn)?;
+        let theirs = place::high(&low).map_err(spawn)?;
+        // The jailer alone is to have its end: else nobody would see that the jailer has gone.
+        drop(low);
         let pid =
             place::spawn_with(jailer, Some(ARGUMENT), &[(theirs, CONTROL_FD)], &stderr.into());
-        let pid = pid.map_err(spawn)?;
-        let asked =
-            send(ours.as_fd(), &[u8::from(self.writable) * WRITABLE], &[self.source.as_fd()]);
-        let answer = asked.and_then(|()| receive_mount(ours.as_fd()));
-        // What has not answered by now has no reason to live.
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
-        waitpid(Some(pid), WaitOptions::empty()).ok();
-        let name = self.name.clone();
-        match answer {
-            Ok((Some(Reply::Directory), Some(mount))) => Ok((mount, Kind::Directory)),
-            Ok((Some(Reply::File), Some(mount))) => Ok((mount, Kind::File)),
-            Ok((Some(Reply::Failed { stage, errno }), _)) => {
+        let _mounter = Mounter(pid.map_err(spawn)?);
+        let name = || self.name.clone();
+        let mode = [u8::from(self.writable) * WRITABLE];
+        let asked = send(ours.get_ref().as_fd(), &mode, &[self.source.as_fd()]);
+        asked.map_err(|_| ShareError::Silent { name: name() })?;
+        let answer = ours.async_io(Interest::READABLE, |fd| receive_mount(fd.as_fd()));
+        match timeout(SHARE_LIMIT, answer).await {
+            Ok(Ok((Some(Reply::Directory), Some(mount)))) => Ok((mount, Kind::Directory)),
+            Ok(Ok((Some(Reply::File), Some(mount)))) => Ok((mount, Kind::File)),
+            Ok(Ok((Some(Reply::Failed { stage, errno }), _))) => {
                 let source = io::Error::from_raw_os_error(errno);
-                Err(ShareError::Mount { name, stage, source })
+                Err(ShareError::Mount { name: name(), stage, source })
             }
-            _ => Err(ShareError::Silent { name }),
+            _ => Err(ShareError::Silent { name: name() }),
         }
     }
+}
+
+/// The jailer's process that makes one mount. What has not answered when this is dropped has no reason
+/// to live.
+struct Mounter(Pid);
+
+impl Drop for Mounter {
+    fn drop(&mut self) {
+        kill_process(self.0, Signal::KILL).ok();
+        waitpid(Some(self.0), WaitOptions::empty()).ok();
+    }
+}
+
+fn pair() -> Result<(OwnedFd, OwnedFd), ShareError> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(system("make a pair of sockets"))
+}
+
+fn watched(socket: OwnedFd) -> Result<AsyncFd<OwnedFd>, ShareError> {
+    rustix::io::ioctl_fionbio(&socket, true).map_err(system("set up a socket"))?;
+    place::watch(socket).map_err(|source| ShareError::System { what: "watch a socket", source })
+}
+
+/// All mounts at once, in the order of the shares.
+async fn mount_all(jailer: &Path, shares: &[Share]) -> Result<Vec<Mounted>, ShareError> {
+    // Dropped, it ends what it has begun.
+    let mut begun = JoinSet::new();
+    for (place, share) in shares.iter().cloned().enumerate() {
+        let jailer = jailer.to_owned();
+        begun.spawn(async move {
+            let mounted = share.mount(&jailer).await;
+            mounted.map(|(mount, kind)| (place, (share.spec(kind), mount)))
+        });
+    }
+    let mut made = BTreeMap::new();
+    while let Some(mounted) = begun.join_next().await {
+        let lost =
+            |error| ShareError::System { what: "mount a share", source: io::Error::other(error) };
+        let (place, mounted) = mounted.map_err(lost)??;
+        made.insert(place, mounted);
+    }
+    Ok(made.into_values().collect())
 }
 
 fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -194,13 +237,9 @@ impl FileServer {
         cell: Cell,
         shares: &[Share],
     ) -> Result<Started, ShareError> {
-        let pair =
-            || socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
-        let (control, control_end) = pair().map_err(system("make a pair of sockets"))?;
-        let (vmm_end, server_end) = pair().map_err(system("make a pair of sockets"))?;
-        rustix::io::ioctl_fionbio(&control, true).map_err(system("set up a socket"))?;
-        let control = place::watch(control)
-            .map_err(|source| ShareError::System { what: "watch a socket", source })?;
+        let (control, control_end) = pair()?;
+        let (vmm_end, server_end) = pair()?;
+        let control = watched(control)?;
         let area = bounce_area()?;
         let mut process = VmmProcess::spawn(jailer, program, cell, control_end)?;
         let server = Self { socket: Arc::new(Mutex::new(control)), jailer: jailer.to_owned() };
@@ -226,9 +265,8 @@ impl FileServer {
         if self.ask(&Command::Start, &[area, to_vmm.as_fd()]).await? != Event::Ready {
             return Err(ShareError::Server);
         }
-        for share in shares {
-            let (mount, kind) = share.mount(&self.jailer)?;
-            self.hand_over(share.spec(kind), mount).await?;
+        for (spec, mount) in mount_all(&self.jailer, shares).await? {
+            self.hand_over(spec, mount).await?;
         }
         Ok(())
     }
@@ -239,11 +277,8 @@ impl FileServer {
     /// It can't be mounted, or the server refuses it; nothing has changed then.
     pub async fn add(&self, share: Share) -> Result<(), ShareError> {
         check(std::slice::from_ref(&share))?;
-        let jailer = self.jailer.clone();
-        let spec = share.spec(Kind::Directory);
-        let made = tokio::task::spawn_blocking(move || share.mount(&jailer)).await;
-        let (mount, kind) = made.map_err(|_| ShareError::Silent { name: spec.name.clone() })??;
-        self.hand_over(ShareSpec { kind, ..spec }, mount).await
+        let (mount, kind) = share.mount(&self.jailer).await?;
+        self.hand_over(share.spec(kind), mount).await
     }
 
     async fn hand_over(&self, spec: ShareSpec, mount: OwnedFd) -> Result<(), ShareError> {
@@ -280,6 +315,15 @@ impl FileServer {
         };
         timeout(SHARE_LIMIT, exchange).await.unwrap_or(Err(ShareError::Server))
     }
+}
+
+/// What a vmm needs of a file server where there is none, and the end that has to stay open.
+///
+/// # Errors
+/// The system refuses.
+pub(super) fn unserved() -> Result<([OwnedFd; 2], OwnedFd), ShareError> {
+    let (vmm_end, other) = pair()?;
+    Ok(([bounce_area()?, vmm_end], other))
 }
 
 /// The slots between vmm and file server: of a fixed size, and empty pages until they are used.

@@ -1,6 +1,6 @@
 //! The agents of one machine, as the host knows them; checks what the supervisor says of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use cloister_protocol::agent::{AgentSpec, Notice, Usage};
 use cloister_protocol::check::printable_detail;
@@ -46,6 +46,8 @@ enum Agent {
 pub(super) struct Agents {
     known: HashMap<u32, Agent>,
     usages: HashMap<u32, Vec<oneshot::Sender<Result<Usage, MachineError>>>>,
+    /// Who waits for answers about rules, in the order in which they asked.
+    egress: HashMap<u32, VecDeque<oneshot::Sender<bool>>>,
     happenings: mpsc::Sender<Happening>,
     /// Not told since the last one that was.
     left_out: u64,
@@ -54,7 +56,8 @@ pub(super) struct Agents {
 impl Agents {
     /// None, with the one who listens.
     pub(super) fn new(happenings: mpsc::Sender<Happening>) -> Self {
-        Self { known: HashMap::new(), usages: HashMap::new(), happenings, left_out: 0 }
+        let (known, usages, egress) = Default::default();
+        Self { known, usages, egress, happenings, left_out: 0 }
     }
 
     /// Notes a container that is to be made; `None`: refused here, and must not be asked for.
@@ -101,6 +104,7 @@ impl Agents {
     pub(super) fn failed(&mut self, agent: u32, detail: &str) -> Result<(), GuestError> {
         match self.known.remove(&agent) {
             Some(Agent::Asked { reply }) => {
+                self.egress.remove(&agent);
                 reply.send(Err(AgentError::Failed { detail: printable_detail(detail) })).ok();
                 Ok(())
             }
@@ -117,6 +121,7 @@ impl Agents {
     ) -> Option<()> {
         match self.known.get_mut(&agent) {
             Some(Agent::Removing { replies }) => {
+                replies.retain(|waiting| !waiting.is_closed());
                 replies.push(reply);
                 None
             }
@@ -134,6 +139,8 @@ impl Agents {
     /// The supervisor says that a container is gone.
     pub(super) fn removed(&mut self, agent: u32) -> Result<(), GuestError> {
         self.usages.remove(&agent);
+        // Dropped: nothing of it is left that rules could be about.
+        self.egress.remove(&agent);
         match self.known.remove(&agent) {
             Some(Agent::Removing { replies }) => {
                 for reply in replies {
@@ -160,6 +167,8 @@ impl Agents {
             return None;
         }
         let waiting = self.usages.entry(agent).or_default();
+        // A guest that never answers makes nothing pile up, and is asked anew.
+        waiting.retain(|waiting| !waiting.is_closed());
         waiting.push(reply);
         // Those who came before get the same answer.
         (waiting.len() == 1).then_some(())
@@ -176,6 +185,24 @@ impl Agents {
         for reply in waiting {
             reply.send(Ok(usage)).ok();
         }
+        Ok(())
+    }
+
+    /// Notes that somebody gives an agent other rules; `None`: it is not there, and must not be asked for.
+    pub(super) fn egress_asked(&mut self, agent: u32, reply: oneshot::Sender<bool>) -> Option<()> {
+        if !matches!(self.known.get(&agent), Some(Agent::Asked { .. } | Agent::Running)) {
+            return None;
+        }
+        self.egress.entry(agent).or_default().push_back(reply);
+        Some(())
+    }
+
+    /// Whether an agent's rules hold.
+    pub(super) fn egress_set(&mut self, agent: u32, holds: bool) -> Result<(), GuestError> {
+        let waiting = self.egress.get_mut(&agent).and_then(VecDeque::pop_front);
+        let waiting = waiting.ok_or(GuestError::UnexpectedAgent { agent })?;
+        // Whoever asked may have given up.
+        waiting.send(holds).ok();
         Ok(())
     }
 

@@ -21,6 +21,7 @@ fn spec(agent: u32) -> AgentSpec {
         },
         executables: None,
         writable: None,
+        egress: None,
     }
 }
 
@@ -53,6 +54,20 @@ fn a_life_from_the_request_to_the_removal() {
     assert!(agents.removing(3, reply).is_none(), "asked for twice");
     agents.removed(3).unwrap();
     assert!(removed.try_recv().is_ok() && removed_too.try_recv().is_ok());
+}
+
+#[test]
+fn a_guest_that_does_not_answer_is_asked_anew_and_makes_nothing_pile_up() {
+    let (mut agents, _happenings) = agents();
+    let (reply, _created) = oneshot::channel();
+    agents.asked(&spec(0), reply);
+    agents.created(0).unwrap();
+    for _ in 0..100 {
+        let (reply, answer) = oneshot::channel();
+        assert!(agents.usage_asked(0, reply).is_some(), "asked again");
+        drop(answer);
+    }
+    assert_eq!(agents.usages[&0].len(), 1);
 }
 
 #[test]

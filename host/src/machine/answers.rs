@@ -21,6 +21,7 @@ pub(super) struct Answers {
     pub(super) paused: Queue<()>,
     pub(super) resumed: Queue<()>,
     pub(super) stats: Queue<Stats>,
+    pub(super) saved: Queue<u64>,
     connects: Waiting<(u32, UnixStream, Reply<UnixStream>)>,
     last_id: u32,
 }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -97,6 +98,8 @@ pub(super) struct Driver {
     pub(super) outgoing: VecDeque<Packet>,
     pub(super) link: Link,
     pub(super) ports: Ports,
+    /// Who takes streams to the outside.
+    pub(super) outside: Option<mpsc::Sender<UnixStream>>,
     pub(super) commands: Commands,
     pub(super) agents: Agents,
     pub(super) answers: Answers,
@@ -125,6 +128,7 @@ impl Driver {
             outgoing: VecDeque::new(),
             link: Link::Expected,
             ports: Ports::default(),
+            outside: None,
             commands: Commands::default(),
             agents: Agents::new(happenings),
             answers: Answers::default(),

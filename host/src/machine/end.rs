@@ -94,6 +94,9 @@ pub enum GuestError {
     /// It answered what was not asked.
     #[error("it answered a ping that was not sent")]
     UnexpectedPong,
+    /// There is no fresh randomness for it.
+    #[error("there was no randomness for it")]
+    Entropy(#[source] std::io::Error),
     /// Its connection can't be read or written.
     #[error("its connection failed")]
     Connection(#[from] std::io::Error),
@@ -158,6 +161,7 @@ fn describe(exit: &Exit) -> String {
         ExitCode::Spec => "cloister-vmm refused the machine's description",
         ExitCode::Image => "cloister-vmm could not load the kernel or the root",
         ExitCode::Kvm => "this host's KVM lacks something",
+        ExitCode::Snapshot => "the saved machine can't go on here",
         ExitCode::Reset => "the machine reset itself",
         ExitCode::TripleFault => "the guest's processor gave up (triple fault)",
         ExitCode::Halted => "the guest halted for ever",
@@ -245,6 +249,11 @@ pub enum MachineError {
         /// How many are allowed.
         limit: usize,
     },
+    /// The supervisor can't make the sockets for other rules about the outside.
+    #[error(
+        "the supervisor can't carry its new egress rules out: too many sockets, or its ports are taken"
+    )]
+    Egress,
 }
 
 /// Why a command could not be started.

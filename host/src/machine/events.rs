@@ -4,8 +4,9 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
+use cloister_protocol::limits::ENTROPY_BYTES;
 use cloister_protocol::message;
-use cloister_protocol::{CONTROL_PORT, VERSION};
+use cloister_protocol::{CONTROL_PORT, EGRESS_PORT, VERSION};
 use cloister_vmm::control::{Command, Event, StartTimes};
 use tokio::sync::oneshot;
 
@@ -15,6 +16,7 @@ use super::end::{GuestError, MachineEnd};
 use super::stage::{Stage, now_ns};
 use super::streams;
 use super::supervisor::{Read, Supervisor};
+use crate::launch::Greeting;
 
 /// Nobody waits for such a command any more.
 const SIGKILL: u8 = 9;
@@ -32,6 +34,7 @@ impl Driver {
             Event::Exited(exit) => return Err(Finish::Reported(exit)),
             Event::Paused => self.answers.paused.answer(())?,
             Event::Resumed => self.answers.resumed.answer(())?,
+            Event::Saved { bytes } => self.answers.saved.answer(bytes)?,
             Event::Stats(stats) => self.answers.stats.answer(stats)?,
             Event::Connected { id } => self.answers.connected(id, true)?,
             Event::Refused { id } => self.answers.connected(id, false)?,
@@ -40,10 +43,12 @@ impl Driver {
         Ok(())
     }
 
-    /// The guest connects: only ports that were named to it, each once, and the supervisor's once.
+    /// The guest connects: only ports that were named to it, each once, the supervisor's once, and that
+    /// of streams to the outside.
     fn incoming(&mut self, id: u32, port: u32) -> Result<(), Finish> {
         let vmm_end = match &self.link {
             Link::Expected if port == CONTROL_PORT => Some(self.accept_supervisor()?),
+            _ if port == EGRESS_PORT => self.outside_stream(),
             _ => self.ports.take(port),
         };
         match vmm_end {
@@ -53,6 +58,23 @@ impl Driver {
                 self.command(&Command::Refuse { id }, Vec::new())
             }
         }
+    }
+
+    /// A stream for whoever takes those to the outside; `None`: nobody does, or not now.
+    fn outside_stream(&self) -> Option<OwnedFd> {
+        let place = self.outside.as_ref()?.try_reserve().ok()?;
+        let (ours, vmm_end) = streams::pair().ok()?;
+        place.send(ours);
+        Some(vmm_end)
+    }
+
+    /// The supervisor has said its hello.
+    fn ready(&mut self, start_tsc: u64, ready_tsc: u64) {
+        self.reach(Stage::Ready, |report| {
+            report.ready_ns = now_ns();
+            report.supervisor_start_tsc = start_tsc;
+            report.supervisor_ready_tsc = ready_tsc;
+        });
     }
 
     fn accept_supervisor(&mut self) -> Result<OwnedFd, Finish> {
@@ -86,12 +108,16 @@ impl Driver {
                 if version != VERSION {
                     return Err(GuestError::Version { guest: version, host: VERSION }.into());
                 }
-                self.ask_supervisor(&message::Request::Hello { version: VERSION })?;
-                self.reach(Stage::Ready, |report| {
-                    report.ready_ns = now_ns();
-                    report.supervisor_start_tsc = start_tsc;
-                    report.supervisor_ready_tsc = ready_tsc;
-                });
+                let fork = match self.launched.greeting {
+                    Greeting::Plain => None,
+                    Greeting::Identity => Some(identity().map_err(GuestError::Entropy)?),
+                    Greeting::None => {
+                        self.ready(start_tsc, ready_tsc);
+                        return Ok(());
+                    }
+                };
+                self.ask_supervisor(&message::Request::Hello { version: VERSION, fork })?;
+                self.ready(start_tsc, ready_tsc);
             }
             message::Event::Hello { .. } => return Err(GuestError::Hello.into()),
             _ if !greeted => return Err(GuestError::Hello.into()),
@@ -121,6 +147,7 @@ impl Driver {
             message::Event::AgentFailed { agent, detail } => self.agents.failed(agent, &detail)?,
             message::Event::AgentRemoved { agent } => self.agents.removed(agent)?,
             message::Event::AgentUsage { agent, usage } => self.agents.usage(agent, usage)?,
+            message::Event::EgressSet { agent, holds } => self.agents.egress_set(agent, holds)?,
             message::Event::AgentNotice { agent, notice } => self.agents.notice(agent, notice)?,
             message::Event::Pong { token } => {
                 // They come in the order in which they were asked for.
@@ -133,4 +160,17 @@ impl Driver {
         }
         Ok(())
     }
+}
+
+/// What makes a forked machine another than its template: fresh randomness, and the time.
+fn identity() -> std::io::Result<message::Identity> {
+    let mut entropy = [0; ENTROPY_BYTES];
+    let mut rest = &mut entropy[..];
+    while !rest.is_empty() {
+        let got = rustix::rand::getrandom(&mut *rest, rustix::rand::GetRandomFlags::empty())?;
+        rest = rest.get_mut(got..).unwrap_or_default();
+    }
+    let wall = std::time::UNIX_EPOCH.elapsed().map_err(std::io::Error::other)?;
+    let wall_ns = u64::try_from(wall.as_nanos()).map_err(std::io::Error::other)?;
+    Ok(message::Identity { entropy, wall_ns })
 }

@@ -11,13 +11,16 @@ mod commands;
 mod driver;
 mod end;
 mod events;
+mod pause;
 mod requests;
+mod rules;
 mod spec;
 mod stage;
 mod streams;
 mod supervisor;
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +41,7 @@ use requests::Request;
 pub use agents::Happening;
 pub use command::Command;
 pub use end::{AgentError, ExecError, GuestError, MachineEnd, MachineError, StartError};
+pub use pause::Pause;
 pub use spec::{CopySpec, ExecSpec, default_environment, set_variable};
 pub use stage::Stage;
 pub use stage::{StartReport, now_ns};
@@ -64,6 +68,8 @@ pub struct Machine {
     vmm_id: Option<u32>,
     file_server_id: Option<u32>,
     file_server: Option<FileServer>,
+    held: Option<OwnedFd>,
+    pause: Pause,
 }
 
 impl Machine {
@@ -81,7 +87,10 @@ impl Machine {
         let prepared = spec.prepare()?;
         let (limit, console) = (prepared.start_limit(), prepared.console().clone());
         report.spawn_ns = now_ns();
-        let launched = prepared.start().await?;
+        let Ok(launched) = timeout(limit, prepared.start()).await else {
+            return Err(StartError::TimedOut { limit, stage: Stage::Prepared });
+        };
+        let launched = launched?;
         report.sent_ns = now_ns();
 
         let (requests, request_queue) = mpsc::channel(REQUEST_QUEUE);
@@ -127,7 +136,21 @@ impl Machine {
             vmm_id,
             file_server_id,
             file_server,
+            held: None,
+            pause: Pause::default(),
         })
+    }
+
+    /// Keeps a descriptor open as long as the machine runs: a lock on what it was made of.
+    #[must_use]
+    pub fn holding(self, held: OwnedFd) -> Self {
+        Self { held: Some(held), ..self }
+    }
+
+    /// Whether it went on from a template.
+    #[must_use]
+    pub const fn is_fork(&self) -> bool {
+        self.held.is_some()
     }
 
     /// When each stage of the start was reached.
@@ -216,7 +239,8 @@ impl Machine {
             // Dropped without an answer when the agent is not there, or the machine ended.
             answer.await.ok().transpose()
         };
-        timeout(ANSWER_LIMIT, exchange)
+        self.pause
+            .within(ANSWER_LIMIT, exchange)
             .await
             .unwrap_or(Err(MachineError::NoAnswer { limit: ANSWER_LIMIT }))
     }
@@ -247,6 +271,15 @@ impl Machine {
         self.ask(Request::Connect { port, reply }, answer).await?
     }
 
+    /// Passes the guest's streams to the outside on to this queue from now on; before, and while it is
+    /// full, they are refused.
+    ///
+    /// # Errors
+    /// The machine has ended.
+    pub async fn let_out(&self, queue: mpsc::Sender<UnixStream>) -> Result<(), MachineError> {
+        self.request(Request::LetOut { queue }).await
+    }
+
     /// Asks the supervisor whether it is alive.
     ///
     /// # Errors
@@ -256,23 +289,13 @@ impl Machine {
         self.ask(Request::Ping { reply }, answer).await?
     }
 
-    /// Takes every vCPU out of the guest and keeps it out. No command answers until
-    /// [`Self::resume`].
+    /// Saves everything of a paused machine but its memory to a file, which is empty; its length then.
     ///
     /// # Errors
     /// The vmm does not answer, or the machine has ended.
-    pub async fn pause(&self) -> Result<(), MachineError> {
+    pub async fn save(&self, state: OwnedFd) -> Result<u64, MachineError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::Pause { reply }, answer).await?
-    }
-
-    /// Undoes [`Self::pause`].
-    ///
-    /// # Errors
-    /// The vmm does not answer, or the machine has ended.
-    pub async fn resume(&self) -> Result<(), MachineError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Request::Resume { reply }, answer).await?
+        self.ask_vmm(Request::Save { state, reply }, answer).await?
     }
 
     /// The vmm's counters.
@@ -281,7 +304,7 @@ impl Machine {
     /// The vmm does not answer, or the machine has ended.
     pub async fn stats(&self) -> Result<Stats, MachineError> {
         let (reply, answer) = oneshot::channel();
-        self.ask(Request::Stats { reply }, answer).await?
+        self.ask_vmm(Request::Stats { reply }, answer).await?
     }
 
     /// Asks the supervisor to end every command and power the machine off; [`Self::ended`] tells
@@ -314,21 +337,36 @@ impl Machine {
         send(&self.requests, &self.ended, request).await
     }
 
+    /// Asks something that the guest answers, which it can't while it is paused.
     async fn ask<T>(
         &self,
         request: Request,
         answer: oneshot::Receiver<T>,
     ) -> Result<T, MachineError> {
-        let exchange = async {
-            self.request(request).await?;
-            match answer.await {
-                Ok(answer) => Ok(answer),
-                Err(_) => Err(MachineError::Ended(self.ended().await)),
-            }
-        };
-        timeout(ANSWER_LIMIT, exchange)
-            .await
-            .unwrap_or(Err(MachineError::NoAnswer { limit: ANSWER_LIMIT }))
+        let answered = self.pause.within(ANSWER_LIMIT, self.exchange(request, answer)).await;
+        answered.unwrap_or(Err(MachineError::NoAnswer { limit: ANSWER_LIMIT }))
+    }
+
+    /// Asks something that the vmm answers, paused or not.
+    async fn ask_vmm<T>(
+        &self,
+        request: Request,
+        answer: oneshot::Receiver<T>,
+    ) -> Result<T, MachineError> {
+        let answered = timeout(ANSWER_LIMIT, self.exchange(request, answer)).await;
+        answered.unwrap_or(Err(MachineError::NoAnswer { limit: ANSWER_LIMIT }))
+    }
+
+    async fn exchange<T>(
+        &self,
+        request: Request,
+        answer: oneshot::Receiver<T>,
+    ) -> Result<T, MachineError> {
+        self.request(request).await?;
+        match answer.await {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(MachineError::Ended(self.ended().await)),
+        }
     }
 }
 

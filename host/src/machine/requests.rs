@@ -1,11 +1,14 @@
 //! What the users of a machine ask its driver for.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use cloister_protocol::agent::{AgentSpec, Copy, Usage};
 use cloister_protocol::check::Broken;
+use cloister_protocol::egress::Egress;
 use cloister_protocol::message;
 use cloister_vmm::control::{Command, Stats};
+use tokio::sync::{mpsc, oneshot};
 
 use super::agents::CreateReply;
 use super::answers::Reply;
@@ -23,14 +26,17 @@ pub(super) enum Request {
     CreateAgent { spec: Box<AgentSpec>, reply: CreateReply },
     RemoveAgent { agent: u32, reply: Reply<()> },
     AgentUsage { agent: u32, reply: Reply<Usage> },
+    SetEgress { agent: u32, egress: Egress, reply: oneshot::Sender<bool> },
     Signal { id: u32, signal: u8 },
     Resize { id: u32, size: message::WindowSize },
     Ping { reply: Reply<()> },
     PowerOff,
     Pause { reply: Reply<()> },
     Resume { reply: Reply<()> },
+    Save { state: OwnedFd, reply: Reply<u64> },
     Stats { reply: Reply<Stats> },
     Connect { port: u32, reply: Reply<UnixStream> },
+    LetOut { queue: mpsc::Sender<UnixStream> },
 }
 
 impl Driver {
@@ -49,6 +55,11 @@ impl Driver {
             Request::AgentUsage { agent, reply } => {
                 if self.agents.usage_asked(agent, reply).is_some() {
                     self.ask_supervisor(&message::Request::AgentUsage { agent })?;
+                }
+            }
+            Request::SetEgress { agent, egress, reply } => {
+                if self.agents.egress_asked(agent, reply).is_some() {
+                    self.ask_supervisor(&message::Request::SetEgress { agent, egress })?;
                 }
             }
             Request::Signal { id, signal } => {
@@ -75,12 +86,18 @@ impl Driver {
                     return self.command(&Command::Resume, Vec::new());
                 }
             }
+            Request::Save { state, reply } => {
+                if self.answers.saved.ask(reply) {
+                    return self.command(&Command::Save, vec![state]);
+                }
+            }
             Request::Stats { reply } => {
                 if self.answers.stats.ask(reply) {
                     return self.command(&Command::Stats, Vec::new());
                 }
             }
             Request::Connect { port, reply } => return self.connect(port, reply),
+            Request::LetOut { queue } => self.outside = Some(queue),
         }
         Ok(())
     }

@@ -6,8 +6,10 @@ use rustix::time::{ClockId, clock_gettime};
 /// The stages of a start, in order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// The vmm's process runs.
+    /// Nothing but the file server may run, and it does not serve all shares yet.
     #[default]
+    Prepared,
+    /// The vmm's process runs.
     Spawned,
     /// The machine is built and its vCPUs run.
     Running,
@@ -20,6 +22,7 @@ pub enum Stage {
 impl std::fmt::Display for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Prepared => "its jails and shares were not ready yet",
             Self::Spawned => "cloister-vmm had not built it yet",
             Self::Running => "its kernel ran, and the supervisor had not connected yet",
             Self::Connected => "the supervisor had connected, and not said hello yet",

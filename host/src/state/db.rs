@@ -112,11 +112,18 @@ impl Db {
         transaction.commit().map_err(wrap)
     }
 
-    /// Puts a team's agents back to their beginning.
+    /// Puts a team's agents back to their beginning, of a file that was read again.
     ///
     /// # Errors
     /// SQLite refuses.
-    pub fn begin_again(&mut self, name: &str, agents: &[AgentRow]) -> Result<(), StateError> {
+    pub fn begin_again(
+        &mut self,
+        name: &str,
+        origin: &Origin,
+        agents: &[AgentRow],
+    ) -> Result<(), StateError> {
+        let origin = serde_json::to_string(origin)
+            .map_err(|error| StateError::Damaged(error.to_string()))?;
         let path = self.path.clone();
         let wrap =
             |source| StateError::Database { what: "change a team", path: path.clone(), source };
@@ -130,11 +137,26 @@ impl Db {
         }
         transaction
             .execute(
-                "UPDATE teams SET status = ?2, detail = '', changed_ms = ?3 WHERE name = ?1",
-                params![name, TeamStatus::Starting.word(), now_ms()],
+                "UPDATE teams SET status = ?2, detail = '', changed_ms = ?3, origin = ?4 WHERE name = ?1",
+                params![name, TeamStatus::Starting.word(), now_ms(), origin],
             )
             .map_err(wrap)?;
         transaction.commit().map_err(wrap)
+    }
+
+    /// Notes whether a team's egress is only observed.
+    ///
+    /// # Errors
+    /// There is no such team, or SQLite refuses.
+    pub fn set_observes(&self, name: &str, observes: bool) -> Result<(), StateError> {
+        let origin = Origin { observes, ..self.team(name)?.origin };
+        let origin = serde_json::to_string(&origin)
+            .map_err(|error| StateError::Damaged(error.to_string()))?;
+        let path = self.path.clone();
+        self.connection
+            .execute("UPDATE teams SET origin = ?2 WHERE name = ?1", params![name, origin])
+            .map_err(|source| StateError::Database { what: "change a team", path, source })?;
+        Ok(())
     }
 
     /// Notes how a team stands.
@@ -331,8 +353,12 @@ mod tests {
         let teams = other.teams().unwrap();
         assert_eq!(teams.first().map(|team| team.status), Some(TeamStatus::Ended));
 
-        db.begin_again("a", &agents()).unwrap();
+        let observing = Origin { observes: true, ..origin };
+        db.begin_again("a", &observing, &agents()).unwrap();
+        assert_eq!(other.team("a").unwrap().origin, observing);
         assert_eq!(other.agents("a").unwrap(), agents());
+        db.set_observes("a", false).unwrap();
+        assert!(!other.team("a").unwrap().origin.observes);
         db.remove("a").unwrap();
         assert!(matches!(other.team("a"), Err(StateError::NoTeam(_))));
         assert!(other.agents("a").unwrap().is_empty());

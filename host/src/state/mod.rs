@@ -156,11 +156,27 @@ impl StateDir {
         make_private(&self.logs(name))
     }
 
-    /// Takes a team's lock; `None`: its warden lives.
+    /// Takes a team's lock, and makes the team's directory if it is not there; `None`: its warden lives.
     ///
     /// # Errors
     /// The file system refuses.
     pub fn lock(&self, name: &str) -> Result<Option<TeamLock>, StateError> {
+        match self.lock_there(name) {
+            // It never got that far.
+            Err(StateError::NoTeam(_)) => {
+                self.make_team(name)?;
+                self.lock_there(name)
+            }
+            locked => locked,
+        }
+    }
+
+    /// The same of a team whose directory is there. A warden takes it so: a team that was removed before its
+    /// warden came this far must not be there again.
+    ///
+    /// # Errors
+    /// There is no such team, or the file system refuses.
+    pub fn lock_there(&self, name: &str) -> Result<Option<TeamLock>, StateError> {
         let path = self.team(name).join("lock");
         let file = match File::options()
             .create(true)
@@ -169,10 +185,8 @@ impl StateDir {
             .mode(0o600)
             .open(&path)
         {
-            // It never got that far.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.make_team(name)?;
-                return self.lock(name);
+                return Err(StateError::NoTeam(name.to_owned()));
             }
             opened => opened.map_err(wrap("open", &path))?,
         };
@@ -252,6 +266,17 @@ mod tests {
         drop(lock);
         let lock = state.lock("a").unwrap().expect("it was let go");
         state.remove_team("a", &lock).unwrap();
+        assert!(!state.team("a").exists());
+    }
+
+    #[test]
+    fn a_team_that_was_removed_is_not_made_again_by_its_warden() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(Some(&folder.path().join("state"))).unwrap();
+        state.make_team("a").unwrap();
+        let lock = state.lock_there("a").unwrap().expect("nobody has it");
+        state.remove_team("a", &lock).unwrap();
+        assert!(matches!(state.lock_there("a"), Err(StateError::NoTeam(_))));
         assert!(!state.team("a").exists());
     }
 

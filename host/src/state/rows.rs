@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::template::Choice;
+
 /// How a team stands, as its warden last said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -12,12 +14,22 @@ pub enum TeamStatus {
     Starting,
     /// Its machine runs.
     Running,
+    /// Its machine is paused.
+    Paused,
     /// It ended: all agents have, or it was stopped.
     Ended,
     /// It could not be started, or its machine failed.
     Failed,
     /// Its warden is gone and said nothing. Never stored: it is what a free lock means.
     Crashed,
+}
+
+impl TeamStatus {
+    /// Whether it has a warden, and a machine or soon one.
+    #[must_use]
+    pub const fn is_alive(self) -> bool {
+        matches!(self, Self::Starting | Self::Running | Self::Paused)
+    }
 }
 
 /// How an agent stands.
@@ -73,6 +85,7 @@ words!(
     TeamStatus,
     Starting = "starting",
     Running = "running",
+    Paused = "paused",
     Ended = "ended",
     Failed = "failed",
     Crashed = "crashed"
@@ -111,6 +124,15 @@ pub struct Origin {
     pub ids: Option<String>,
     /// How long the machine may take to start, in milliseconds.
     pub start_timeout_ms: u64,
+    /// Where templates are; `None`: there is no place for any.
+    #[serde(default)]
+    pub templates: Option<PathBuf>,
+    /// Whether its agents' egress is only observed.
+    #[serde(default)]
+    pub observes: bool,
+    /// Whether it goes on from one; `None`: as its file says.
+    #[serde(default)]
+    pub template: Option<Choice>,
 }
 
 /// A team.

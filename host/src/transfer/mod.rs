@@ -8,17 +8,25 @@ pub mod unpack;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write as _};
 use std::net::Shutdown;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cloister_protocol::agent::{Direction, User};
 use cloister_protocol::message::ExitStatus;
-use rustix::fs::{self as sys, CWD, Mode, OFlags};
+use rustix::fs::{self as sys, CWD, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
-use crate::images::archive::fault::LayerError;
+use crate::images::archive::fault::{Fault, LayerError};
 use crate::images::archive::tree::remove_all;
 use crate::machine::{CopySpec, ExecError, Machine, MachineError, Streams};
+use crate::report::tell_line;
+
+/// How long a copy may take that nobody watches: a guest that trickles must not keep a team from ending.
+pub const COPY_LIMIT: Duration = Duration::from_secs(600);
+/// What the names of scratch directories begin with.
+const SCRATCH: &str = ".cloister-copy-";
 
 /// Why files were not copied.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +42,10 @@ pub enum TransferError {
     Container(String),
     /// What came is no archive that may be unpacked.
     #[error("what the container sent can't be taken")]
-    Archive(#[from] LayerError),
+    Archive(#[source] LayerError),
+    /// It took too long.
+    #[error("the copy was not done within {} minutes", COPY_LIMIT.as_secs() / 60)]
+    TimedOut,
     /// Nothing came.
     #[error("the container sent no file")]
     Nothing,
@@ -52,6 +63,14 @@ pub enum TransferError {
 }
 
 impl TransferError {
+    /// Of a copy to `to`: the host's file system is no fault of the archive.
+    fn of(error: LayerError, to: &Path) -> Self {
+        match error.fault {
+            Fault::Store { what, source } => Self::Host { what, path: to.to_owned(), source },
+            fault => Self::Archive(LayerError { fault, ..error }),
+        }
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub fn remedy(&self) -> Option<&'static str> {
@@ -81,9 +100,16 @@ pub async fn copy_out(
         return Err(TransferError::Nothing);
     };
     let target = to.to_owned();
+    let wrap = |source| TransferError::Host { what: "receive for", path: to.to_owned(), source };
+    let handle = stream.try_clone().map_err(wrap)?;
     // Blocks on the stream and the disk.
     let unpacked = run_thread(move || receive(&stream, &target));
-    let (unpacked, status) = tokio::join!(unpacked, command.wait());
+    let both = async { tokio::join!(unpacked, command.wait()) };
+    let Ok((unpacked, status)) = tokio::time::timeout(COPY_LIMIT, both).await else {
+        // Ends the thread's wait, and the container's side.
+        handle.shutdown(Shutdown::Both).ok();
+        return Err(TransferError::TimedOut);
+    };
     // What the guest could not read is told before what then did not arrive.
     if status? != ExitStatus::Code(0) {
         return Err(TransferError::Container(crate::text::printable_line(
@@ -111,7 +137,7 @@ pub fn receive(stream: &UnixStream, to: &Path) -> Result<(), TransferError> {
     let top = unpack::unpack(stream, scratch.directory()?);
     // The other side shall not wait for somebody who has given up.
     stream.shutdown(Shutdown::Both).ok();
-    let top = top?.ok_or(TransferError::Nothing)?;
+    let top = top.map_err(|error| TransferError::of(error, to))?.ok_or(TransferError::Nothing)?;
     scratch.put(&top, to)
 }
 
@@ -137,11 +163,13 @@ pub fn send(from: &Path, name: &OsStr, stream: &UnixStream) -> Result<(), Transf
     Ok(())
 }
 
-/// A directory that goes when it is dropped.
+/// A directory that goes when it is dropped. Its maker holds a lock on it, so what a killed one left is
+/// known by its free lock, and removed by the next copy to the same place.
 #[derive(Debug)]
 struct Scratch {
     parent: PathBuf,
     name: OsString,
+    directory: OwnedFd,
 }
 
 impl Scratch {
@@ -151,25 +179,32 @@ impl Scratch {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        let name = OsString::from(format!(".cloister-copy-{}-{}", std::process::id(), unique()));
-        let scratch = Self { parent, name };
-        let path = scratch.path();
-        sys::mkdirat(CWD, &path, Mode::RWXU).map_err(|error| TransferError::Host {
-            what: "make",
-            path,
-            source: error.into(),
-        })?;
-        Ok(scratch)
+        sweep(&parent);
+        loop {
+            let name = OsString::from(format!("{SCRATCH}{}-{}", std::process::id(), unique()));
+            let path = parent.join(&name);
+            let host = |what, path: &Path, error: Errno| TransferError::Host {
+                what,
+                path: path.to_owned(),
+                source: error.into(),
+            };
+            sys::mkdirat(CWD, &path, Mode::RWXU).map_err(|error| host("make", &path, error))?;
+            // Gone, or another's lock: a sweep came between.
+            let Some(directory) = lock(&path).map_err(|error| host("lock", &path, error))? else {
+                continue;
+            };
+            if sys::access(&path, sys::Access::EXISTS).is_ok() {
+                return Ok(Self { parent, name, directory });
+            }
+        }
     }
 
     fn path(&self) -> PathBuf {
         self.parent.join(&self.name)
     }
 
-    fn directory(&self) -> Result<std::os::fd::OwnedFd, TransferError> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        sys::openat(CWD, self.path(), flags, Mode::empty())
-            .map_err(|error| self.host("open", error.into()))
+    fn directory(&self) -> Result<OwnedFd, TransferError> {
+        self.directory.try_clone().map_err(|error| self.host("open", error))
     }
 
     fn host(&self, what: &'static str, source: io::Error) -> TransferError {
@@ -194,15 +229,46 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let parent = sys::openat(
-            CWD,
-            &self.parent,
-            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        );
-        if let Ok(parent) = parent {
-            // Nothing could be done about it.
-            remove_all(parent.as_fd(), &self.name).ok();
+        remove(&self.parent, &self.name);
+    }
+}
+
+fn remove(parent: &Path, name: &OsStr) {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    if let Ok(parent) = sys::openat(CWD, parent, flags, Mode::empty()) {
+        // What can't be removed now is what the next copy removes.
+        remove_all(parent.as_fd(), name).ok();
+    }
+}
+
+/// Opens a scratch directory and takes its lock; `None`: somebody else has it, or it is gone.
+fn lock(path: &Path) -> Result<Option<OwnedFd>, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match sys::openat(CWD, path, flags, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        opened => opened?,
+    };
+    match sys::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Ok(None),
+        locked => locked.map(|()| Some(directory)),
+    }
+}
+
+/// Removes what killed copies have left beside a target, and says so.
+fn sweep(parent: &Path) {
+    for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if !name.as_encoded_bytes().starts_with(SCRATCH.as_bytes()) {
+            continue;
+        }
+        // Another user's, or a file of that name, is not ours to remove.
+        if let Ok(Some(_locked)) = lock(&entry.path()) {
+            remove(parent, &name);
+            let place = entry.path();
+            tell_line(format_args!(
+                "cloister: removed what a killed copy had left: {}",
+                place.display()
+            ));
         }
     }
 }
@@ -240,6 +306,21 @@ mod tests {
         pass(&from, "top", &to).unwrap();
         assert!(to.join("new").exists() && !to.join("a").exists());
         // Nothing else is left.
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn what_a_killed_copy_left_goes_with_the_next_and_a_running_ones_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let (from, to) = (folder.path().join("from"), folder.path().join("to"));
+        std::fs::write(&from, "new").unwrap();
+        let left = folder.path().join(format!("{SCRATCH}1-1"));
+        std::fs::create_dir_all(left.join("deep")).unwrap();
+        let running = Scratch::beside(&to).unwrap();
+        assert!(!left.exists());
+        pass(&from, "x", &to).unwrap();
+        assert!(running.path().exists());
+        drop(running);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 

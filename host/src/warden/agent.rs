@@ -1,12 +1,13 @@
 //! One agent's life: wait for others, make its container, run its command, see it end, and start it
 //! again if its team file says so.
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use cloister_protocol::message::ExitStatus;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::time::{sleep, sleep_until, timeout};
 
 use super::api::Order;
 use super::events::Event;
@@ -23,6 +24,9 @@ use crate::transfer;
 
 /// How long a command may take to end when it is asked, before it is killed.
 const STOP_GRACE: Duration = Duration::from_secs(10);
+/// How long the machine may take to tell the end of a command that it was to kill; then it is not
+/// believed to come.
+const END_LIMIT: Duration = Duration::from_secs(10);
 const SIGTERM: u8 = 15;
 /// Shortest time limit of a command.
 const LEAST_LIMIT: Duration = Duration::from_millis(1);
@@ -159,7 +163,8 @@ impl One<'_> {
     async fn live(&self, orders: &mut mpsc::Receiver<Ordered>) -> End {
         self.change(|row| (row.status, row.detail) = (AgentStatus::Starting, String::new()));
         let machine = &self.team.machine;
-        if let Err(error) = machine.create_agent(self.recipe.spec.clone()).await {
+        if let Err(error) = machine.create_agent(self.team.container(self.recipe, self.index)).await
+        {
             return self.not_started(chain(&error));
         }
         let mut exec = self.recipe.exec.clone();
@@ -241,15 +246,21 @@ impl One<'_> {
         Ok(pumps)
     }
 
-    /// Waits for the command's end; `None`: the machine ended first.
+    /// Waits for the command's end; `None`: the machine ended first, or does not tell it.
     async fn wait(
         &self,
         command: &mut Command,
         orders: &mut mpsc::Receiver<Ordered>,
     ) -> (Option<ExitStatus>, Option<Ordered>) {
+        let mut overdue = pin!(self.overdue());
         let ordered = loop {
             tokio::select! {
                 status = command.wait() => return (status.ok(), None),
+                () = &mut overdue => {
+                    // Whatever the guest says of how it ended, its time is over.
+                    let ended = self.kill(command).await;
+                    return (ended.map(|_| ExitStatus::TimedOut), None);
+                }
                 order = orders.recv() => match order {
                     Some((Order::Start, done)) => { done.send(()).ok(); }
                     order => break order,
@@ -257,14 +268,30 @@ impl One<'_> {
             }
         };
         command.signal(SIGTERM).await.ok();
-        let status = match tokio::time::timeout(STOP_GRACE, command.wait()).await {
-            Ok(status) => status,
-            Err(_) => {
-                self.team.machine.remove_agent(self.number()).await.ok();
-                command.wait().await
-            }
+        let status = match timeout(STOP_GRACE, command.wait()).await {
+            Ok(status) => status.ok(),
+            Err(_) => self.kill(command).await,
         };
-        (status.ok(), ordered)
+        (status, ordered)
+    }
+
+    /// Comes back when the agent's time is over and the guest, which keeps the limit, has not ended it.
+    async fn overdue(&self) {
+        let Some(deadline) = self.deadline else { return std::future::pending().await };
+        sleep_until(deadline.into()).await;
+        // A guest that is paused keeps its limits when it goes on.
+        self.team.machine.paused().pass(END_LIMIT).await;
+    }
+
+    /// Removes the container with what runs in it. `None`: the machine does not tell that it ended.
+    async fn kill(&self, command: &mut Command) -> Option<ExitStatus> {
+        self.team.machine.remove_agent(self.number()).await.ok();
+        let status = timeout(END_LIMIT, command.wait()).await;
+        if status.is_err() {
+            let words = "the machine did not tell the end of its command".to_owned();
+            self.finish(AgentStatus::Failed, words);
+        }
+        status.ok()?.ok()
     }
 
     /// Notes the command's end and copies its outputs.

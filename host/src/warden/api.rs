@@ -8,9 +8,10 @@ use cloister_protocol::message::{ExecFailure, ExitStatus, WindowSize};
 use serde::{Deserialize, Serialize};
 
 use super::log::Source;
+use crate::egress::totals::Totals;
 
 /// Raised when anything here changes: a team's warden may be older than the command.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 3;
 
 /// A command to the warden.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,10 +47,23 @@ pub enum Call {
         /// What.
         order: Order,
     },
+    /// Put other egress rules in place of the team's: [`Call::Plan`]s follow, and then comes [`Reply::Applied`].
+    ApplyPolicy {
+        /// How many bytes the plan has.
+        bytes: u64,
+    },
+    /// The next bytes of a plan.
+    Plan(Vec<u8>),
+    /// Keep the team's machine from doing anything: [`Reply::Done`] once it is so.
+    Pause,
+    /// Let it go on: [`Reply::Done`] once it does.
+    Resume,
     /// [`Reply::Usage`].
     Usage,
     /// [`Reply::Processes`].
     Processes,
+    /// [`Reply::Totals`].
+    Totals,
 }
 
 /// A command for an agent's container.
@@ -114,10 +128,17 @@ pub enum Reply {
     },
     /// It is done.
     Done,
+    /// These egress rules hold.
+    Applied {
+        /// Their digest.
+        digest: String,
+    },
     /// What each agent that runs uses.
     Usage(Vec<(String, Usage)>),
     /// The team's processes on the host: role and process id.
     Processes(Vec<(String, i32)>),
+    /// What the egress of each agent came to; none of teams whose agents have no rules.
+    Totals(Vec<(String, Totals)>),
     /// It can't be done.
     Refused {
         /// Why.

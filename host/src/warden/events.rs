@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::log::ROTATED;
 use super::recipe::AgentRecipe;
 use super::team::words;
+use crate::audit::record::Entry;
 use crate::state::db::now_ms;
 
 /// The file, beside the agents' logs; no agent's name has an underscore.
@@ -27,7 +28,9 @@ pub struct Event {
     pub agent: String,
     /// What: `started`, `exited`, `failed`, `restarting`, `stopped`, `skipped`, `out-of-memory`,
     /// `too-many-processes`, `exec-denied`, `notices-dropped`, `container-gone`, `output-copied`,
-    /// `output-failed`, `machine-started`, `machine-ended`.
+    /// `output-failed`, `machine-started`, `machine-ended`, `name-refused`, `egress-allowed`, `egress-observed`,
+    /// `egress-denied`, `egress-failed`, `egress-ended`, `egress-left-out`,
+    /// `secret-denied`, `secret-failed`.
     pub kind: String,
     /// In words.
     pub detail: String,
@@ -45,6 +48,7 @@ impl Event {
             Notice::OutOfMemory { .. } => "out-of-memory",
             Notice::TooManyProcesses { .. } => "too-many-processes",
             Notice::ExecDenied { .. } => "exec-denied",
+            Notice::NameRefused { .. } => "name-refused",
             Notice::Dropped { .. } => "notices-dropped",
         };
         Self::now(kind, words(notice))
@@ -52,6 +56,11 @@ impl Event {
 
     pub(super) fn gone() -> Self {
         Self::now("container-gone", "its container ended by itself")
+    }
+
+    /// As the audit log has it.
+    pub(super) fn entry(&self) -> Entry {
+        Entry::new(self.kind.clone(), self.detail.clone()).of(&self.agent)
     }
 
     /// The same, of an agent.

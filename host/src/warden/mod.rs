@@ -16,7 +16,19 @@ pub mod recipe;
 
 mod agent;
 
+mod audit;
+
+mod certificates;
+
+mod egress;
+
+mod machine;
+
 mod output;
+
+mod pause;
+
+mod policy;
 
 mod serve;
 
@@ -26,27 +38,30 @@ mod team;
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::LocalSet;
 
 use api::{Handover, Progress};
+use audit::Audit;
 use channel::{Channel, ChannelError};
 use events::Event;
 use recipe::Recipe;
 use team::Team;
 
+use crate::audit::AuditError;
+use crate::audit::record::Entry;
 use crate::commands::clean_up;
 use crate::exit_codes;
-use crate::machine::{Machine, MachineEnd, StartReport};
+use crate::machine::MachineEnd;
 use crate::report::{chain, describe, tell_line};
 use crate::signals::Signals;
 use crate::state::db::Db;
 use crate::state::rows::{TeamRow, TeamStatus};
 use crate::state::{CONTROL, StateDir, StateError, TeamLock};
 
+pub(crate) use start::PART;
 pub use start::{Started, Starter, start};
 
 /// Why a warden could not start its team.
@@ -70,6 +85,9 @@ pub enum WardenError {
     /// The command that started it has gone.
     #[error("the command that started it has gone")]
     StarterGone(#[source] ChannelError),
+    /// Nothing can be recorded, so nothing starts.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// It was asked to end before it had begun.
     #[error("a signal ended it")]
     Signal(u8),
@@ -108,6 +126,7 @@ pub fn run(job: &Job<'_>) -> u8 {
         return exit_codes::FAILED;
     }
     raise_open_files();
+    leave_no_core();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -129,6 +148,7 @@ pub fn run(job: &Job<'_>) -> u8 {
                 let words = match &error {
                     WardenError::Team(words) => words.clone(),
                     WardenError::State(error) => describe(error, Some(error.remedy())),
+                    WardenError::Audit(error) => describe(error, Some(error.remedy())),
                     error => describe(error, None),
                 };
                 tell_line(&words);
@@ -150,6 +170,14 @@ pub(crate) fn raise_open_files() {
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).ok();
 }
 
+/// Secrets of rules are in this process's memory while they are used: it leaves none of it behind. A core file of one
+/// byte is none, and a program that takes cores is not started at this very limit (core(5)).
+fn leave_no_core() {
+    let limit = getrlimit(Resource::Core);
+    let current = Some(limit.maximum.map_or(1, |maximum| maximum.min(1)));
+    setrlimit(Resource::Core, Rlimit { current, ..limit }).ok();
+}
+
 fn connect_starter() -> std::io::Result<Channel> {
     let stream = std::io::stdin().as_fd().try_clone_to_owned()?;
     let stream = std::os::unix::net::UnixStream::from(stream);
@@ -159,12 +187,21 @@ fn connect_starter() -> std::io::Result<Channel> {
 
 /// The recipe: lock, resolve, start, serve, end.
 async fn begin_and_serve(job: &Job<'_>, starter: &mut Channel) -> Result<u8, WardenError> {
-    let lock = job.state.lock(&job.name)?.ok_or_else(|| WardenError::Running(job.name.clone()))?;
+    let lock =
+        job.state.lock_there(&job.name)?.ok_or_else(|| WardenError::Running(job.name.clone()))?;
     let db = Db::open(&job.state)?;
     let row = db.team(&job.name)?;
     let mut signals = Signals::listen()
         .map_err(|source| WardenError::Setup { what: "the signal handlers", source })?;
-    let started = start_team(job, &row, db, starter, &mut signals).await;
+    let audit = match crate::audit::open(&job.state, &job.name) {
+        Ok(log) => Audit::new(log),
+        Err(error) => {
+            db.set_team(&job.name, TeamStatus::Failed, &chain(&error))?;
+            return Err(error.into());
+        }
+    };
+    let ours = (db, std::rc::Rc::clone(&audit));
+    let started = start_team(job, &row, ours, starter, &mut signals).await;
     let running = match started {
         Ok(running) => running,
         Err(error) => {
@@ -172,6 +209,7 @@ async fn begin_and_serve(job: &Job<'_>, starter: &mut Channel) -> Result<u8, War
                 WardenError::Team(words) => words.clone(),
                 error => chain(error),
             };
+            audit.end(Entry::new("team-failed", words.clone()));
             Db::open(&job.state)?.set_team(&job.name, TeamStatus::Failed, &words)?;
             return Err(error);
         }
@@ -190,47 +228,42 @@ struct Running {
 async fn start_team(
     job: &Job<'_>,
     row: &TeamRow,
-    db: Db,
+    (db, audit): (Db, std::rc::Rc<Audit>),
     starter: &mut Channel,
     signals: &mut Signals,
 ) -> Result<Running, WardenError> {
     let (plan, descriptors) = take_over(starter).await.map_err(WardenError::StarterGone)?;
-    let recipe = (job.resolve)(row, &plan, descriptors).map_err(WardenError::Team)?;
-    clean_up(&recipe.launch.jail);
+    let mut recipe = (job.resolve)(row, &plan, descriptors).map_err(WardenError::Team)?;
+    for entry in std::mem::take(&mut recipe.record) {
+        audit.note(entry);
+    }
+    tokio::task::spawn_local(std::rc::Rc::clone(&audit).keep_durable());
     let folder = job.state.team(&job.name);
+    let gate = egress::prepare(&mut recipe, &job.state).map_err(WardenError::Team)?;
+    clean_up(&recipe.launch.jail);
     let listener = channel::listen(&folder, CONTROL)
         .map_err(|source| WardenError::Setup { what: "the team's socket", source })?;
-    tell_progress(starter, "starting the machine").await?;
     let mut machine = tokio::select! {
-        machine = Machine::start(recipe.launch) => {
-            machine.map_err(|error| WardenError::Team(describe(&error, error.remedy())))?
-        }
+        machine = machine::start(recipe.launch, &recipe.origin, starter) => machine?,
         signal = signals.end() => return Err(WardenError::Signal(signal)),
-        gone = starter.receive::<Progress>() => return Err(WardenError::StarterGone(
-            gone.err().unwrap_or(ChannelError::Gone),
-        )),
+        why = audit.broken() => return Err(WardenError::Team(why)),
     };
-    let started = started_words(machine.start_report());
+    let started = machine::started_words(&machine);
     let happenings = machine.take_happenings();
-    let (team, tasks) = Team::new(recipe.name, machine, recipe.agents, &job.state, db)?;
+    let parts = (recipe.name, recipe.plan, recipe.agents);
+    let (team, tasks) = Team::new(parts, machine, &job.state, (db, audit))?;
     team.note(&Event::now("machine-started", started));
     if let Some(happenings) = happenings {
         tokio::task::spawn_local(std::rc::Rc::clone(&team).listen(happenings));
+    }
+    if let Some(gate) = gate {
+        tokio::task::spawn_local(egress::open(std::rc::Rc::clone(&team), gate));
     }
     let mut agents = tokio::task::JoinSet::new();
     for task in tasks {
         agents.spawn_local(task);
     }
     Ok(Running { team, listener, agents, _held: recipe.held })
-}
-
-/// How long the machine's start took, and the guest's share of it.
-fn started_words(report: &StartReport) -> String {
-    let since =
-        |begin: u64, end: u64| Duration::from_nanos(end.saturating_sub(begin)).as_secs_f64();
-    let whole = since(report.begin_ns, report.ready_ns) * 1000.0;
-    let guest = since(report.vmm.entry_ns, report.ready_ns) * 1000.0;
-    format!("ready after {whole:.1} ms, {guest:.1} ms of them in the guest")
 }
 
 /// Most bytes of a plan: a team file has at most 256 KiB, and each of its values is there once, with
@@ -252,11 +285,6 @@ async fn take_over(starter: &mut Channel) -> Result<(Vec<u8>, Vec<OwnedFd>), Cha
     }
 }
 
-async fn tell_progress(starter: &mut Channel, what: &str) -> Result<(), WardenError> {
-    let progress = Progress::Doing(what.to_owned());
-    starter.send(&progress, &[]).await.map_err(WardenError::StarterGone)
-}
-
 async fn serve_to_the_end(
     job: &Job<'_>,
     running: Running,
@@ -272,16 +300,21 @@ async fn serve_to_the_end(
     starter.send(&Progress::Ready, &[]).await.ok();
 
     let end = watch(&team, signals).await;
+    // What is left to do at the end needs a machine that goes on.
+    pause::end(&team).await;
     team.stop_all().await;
     agents.abort_all();
     while agents.join_next().await.is_some() {}
     let (status, detail) = match end {
-        Some(end) => (TeamStatus::Failed, chain(&*end)),
-        None => (TeamStatus::Ended, String::new()),
+        End::Machine(end) => (TeamStatus::Failed, chain(&*end)),
+        End::Unrecorded(why) => (TeamStatus::Failed, why),
+        End::Asked => (TeamStatus::Ended, String::new()),
     };
     team.note(&Event::now("machine-ended", detail.clone()));
     // Now nothing of it is left but its row and its logs.
     end_machine(&team).await;
+    let words = if detail.is_empty() { status.word() } else { &detail };
+    team.audit.end(Entry::new("team-ended", words));
     note(job, status, &detail);
     // Who follows learns of the end when it is true.
     team.ending.send_replace(true);
@@ -292,14 +325,25 @@ async fn serve_to_the_end(
     exit_codes::OK
 }
 
-/// Waits until the team is to end. `Some`: its machine did, by itself.
-async fn watch(team: &Team, signals: &mut Signals) -> Option<Arc<MachineEnd>> {
+/// Why a team ends.
+enum End {
+    /// Its machine did, by itself.
+    Machine(Arc<MachineEnd>),
+    /// What it does can't be recorded any more; why.
+    Unrecorded(String),
+    /// All its agents have ended, or somebody asked.
+    Asked,
+}
+
+/// Waits until the team is to end.
+async fn watch(team: &Team, signals: &mut Signals) -> End {
     let mut ending = team.ending.subscribe();
     tokio::select! {
-        end = team.machine.ended() => Some(end),
-        () = team.all_final() => None,
-        _ = ending.wait_for(|ending| *ending) => None,
-        _signal = signals.end() => None,
+        end = team.machine.ended() => End::Machine(end),
+        why = team.audit.broken() => End::Unrecorded(why),
+        () = team.all_final() => End::Asked,
+        _ = ending.wait_for(|ending| *ending) => End::Asked,
+        _signal = signals.end() => End::Asked,
     }
 }
 

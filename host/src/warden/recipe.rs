@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use cloister_protocol::agent::{AgentSpec, User};
 
+use crate::audit::record::Entry;
+use crate::egress::policy::Policy;
 use crate::launch::LaunchSpec;
 use crate::machine::ExecSpec;
+use crate::team::plan::Plan;
+use crate::template::Wish;
 
 /// A team that is ready to be started.
 #[derive(Debug)]
@@ -16,10 +20,16 @@ pub struct Recipe {
     pub name: String,
     /// Its machine, with all shares.
     pub launch: LaunchSpec,
+    /// From where its machine goes on.
+    pub origin: Wish,
     /// Its agents; one's number is its place here.
     pub agents: Vec<AgentRecipe>,
     /// Kept open while it runs: locks on the roots of its images, directories of its outputs.
     pub held: Vec<OwnedFd>,
+    /// What it was made of.
+    pub plan: Plan,
+    /// What the audit log says of it before it starts.
+    pub record: Vec<Entry>,
 }
 
 /// An agent that is ready to be started.
@@ -43,6 +53,19 @@ pub struct AgentRecipe {
     pub time_limit: Option<Duration>,
     /// What is copied to the host when its command has ended.
     pub outputs: Vec<Output>,
+    /// What it may reach outside.
+    pub egress: Policy,
+    /// Whom its image trusts, if streams of it are opened.
+    pub trusted: Option<Trusted>,
+}
+
+/// Certificate authorities that an image trusts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trusted {
+    /// Its list, as PEM; empty if it has none where programs look.
+    pub list: Vec<u8>,
+    /// Where its programs look for the list, links followed: absolute paths of files that are there.
+    pub places: Vec<String>,
 }
 
 /// What happens when an agent's command fails.

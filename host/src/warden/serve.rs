@@ -10,6 +10,9 @@ use tokio::sync::broadcast::error::RecvError;
 use super::api::{Call, ExecCall, Order, Reply, VERSION};
 use super::channel::{Channel, ChannelError};
 use super::team::Team;
+use super::{pause, policy};
+use crate::audit::record::{By, Entry};
+use crate::egress::totals::Totals;
 use crate::machine::{Command, CopySpec, ExecError, ExecSpec, StdioSpec, Streams, set_variable};
 use crate::report::{chain, tell_line};
 
@@ -48,6 +51,7 @@ async fn connection(team: Rc<Team>, stream: UnixStream) -> Result<(), ChannelErr
     if ![0, rustix::process::geteuid().as_raw()].contains(&peer.uid()) {
         return Ok(());
     }
+    let by = By { uid: peer.uid(), pid: peer.pid().unwrap_or_default() };
     let mut channel = Channel::new(stream);
     match channel.receive().await? {
         Some(Call::Hello { version: VERSION }) => {}
@@ -57,15 +61,86 @@ async fn connection(team: Rc<Team>, stream: UnixStream) -> Result<(), ChannelErr
         }
         None => return Ok(()),
     }
-    match channel.receive().await? {
+    let call = channel.receive().await?;
+    if let Some(entry) = call.as_ref().and_then(asked) {
+        team.audit.note(Entry { by: Some(by), ..entry });
+    }
+    // What the machine would have to do is not even begun.
+    if team.machine.paused().is() && call.as_ref().is_some_and(needs_the_machine) {
+        let words = format!("team {0} is paused: `cloister resume {0}`", team.name);
+        return channel.send(&Reply::Refused { words }, &[]).await;
+    }
+    match call {
         Some(Call::Exec(call)) => exec(&team, call, channel).await,
         Some(Call::Copy { agent, direction }) => copy(&team, &agent, direction, channel).await,
         Some(Call::Attach { agents }) => attach(&team, &agents, channel).await,
         Some(Call::Order { agent, order }) => obey(&team, agent.as_deref(), order, channel).await,
+        Some(Call::Pause) => reply(pause::pause(&team).await, channel).await,
+        Some(Call::Resume) => reply(pause::resume(&team).await, channel).await,
         Some(Call::Usage) => usage(&team, channel).await,
         Some(Call::Processes) => channel.send(&Reply::Processes(team.processes()), &[]).await,
-        Some(Call::Hello { .. } | Call::Signal(_) | Call::Resize(_)) | None => Ok(()),
+        Some(Call::Totals) => channel.send(&Reply::Totals(totals(&team)), &[]).await,
+        Some(Call::ApplyPolicy { bytes }) => policy::apply(&team, by, bytes, channel).await,
+        Some(Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) | Call::Plan(_)) | None => {
+            Ok(())
+        }
     }
+}
+
+/// Whether a call is one that a paused machine can't carry out.
+const fn needs_the_machine(call: &Call) -> bool {
+    match call {
+        Call::Exec(_) | Call::Copy { .. } | Call::Usage | Call::ApplyPolicy { .. } => true,
+        // A team that is to end goes on for that.
+        Call::Order { agent: None, order: Order::Stop } => false,
+        Call::Order { .. } => true,
+        Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) | Call::Attach { .. } => false,
+        Call::Pause | Call::Resume | Call::Plan(_) => false,
+        Call::Processes | Call::Totals => false,
+    }
+}
+
+/// Tells what became of a call.
+async fn reply(done: Result<(), String>, mut channel: Channel) -> Result<(), ChannelError> {
+    let reply = match done {
+        Ok(()) => Reply::Done,
+        Err(words) => Reply::Refused { words },
+    };
+    channel.send(&reply, &[]).await
+}
+
+/// What the audit log says of a call, whatever becomes of it; nothing of one that only looks.
+fn asked(call: &Call) -> Option<Entry> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Some(match call {
+        Call::Exec(call) => {
+            let arguments: Vec<_> = call.arguments.iter().map(|word| text(word)).collect();
+            let names: Vec<_> = call.environment.iter().map(|(name, _)| text(name)).collect();
+            // Values of the environment can be secrets; arguments are in every list of processes.
+            let program = arguments.first().cloned().unwrap_or_default();
+            let entry = Entry::new("exec", program).of(&call.agent);
+            entry.with("arguments", arguments).with("environment", names)
+        }
+        Call::Copy { agent, direction } => match direction {
+            Direction::In(path) => Entry::new("copy", format!("to {}", text(path))).of(agent),
+            Direction::Out(path) => Entry::new("copy", format!("from {}", text(path))).of(agent),
+        },
+        Call::Attach { agents } => Entry::new("attach", agents.join(", ")),
+        Call::Order { agent, order } => {
+            let word = match order {
+                Order::Stop => "stop",
+                Order::Start => "start",
+                Order::Restart => "restart",
+            };
+            Entry::new("order", word).of(agent.as_deref().unwrap_or_default())
+        }
+        Call::Pause => Entry::new("order", "pause"),
+        Call::Resume => Entry::new("order", "resume"),
+        // Recorded when it is known what became of it.
+        Call::ApplyPolicy { .. } | Call::Plan(_) => return None,
+        Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) => return None,
+        Call::Usage | Call::Processes | Call::Totals => return None,
+    })
 }
 
 /// The number of the agent, or the refusal.
@@ -225,6 +300,7 @@ async fn obey(
         }
         // The machine goes with its agents; the answer is the end of the connection, and the lock.
         (None, Order::Stop) => {
+            pause::end(team).await;
             team.stop_all().await;
             team.ending.send_replace(true);
         }
@@ -235,6 +311,12 @@ async fn obey(
         }
     }
     channel.send(&Reply::Done, &[]).await
+}
+
+/// What the egress of each agent came to.
+fn totals(team: &Team) -> Vec<(String, Totals)> {
+    let totals = team.gate.get().map(|gate| gate.totals()).unwrap_or_default();
+    team.recipes.iter().map(|recipe| recipe.name.clone()).zip(totals).collect()
 }
 
 async fn usage(team: &Team, mut channel: Channel) -> Result<(), ChannelError> {

@@ -62,7 +62,7 @@ pub fn start(state: &StateDir, name: &str) -> io::Result<Starter> {
 }
 
 /// Bytes of the plan in one message: well below the frame's bound.
-const PART: usize = 64 << 10;
+pub(crate) const PART: usize = 64 << 10;
 
 impl Starter {
     /// Hands the team's plan over, with the descriptors that it speaks of.

@@ -1,27 +1,39 @@
 //! A running team: its machine, and what is known of its agents, shared by everything that the
 //! warden does at once (on one thread).
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use cloister_protocol::agent::Notice;
+use cloister_protocol::agent::{AgentSpec, Notice};
+use cloister_protocol::egress::Egress;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
 
 use super::agent;
 use super::api::Order;
+use super::audit::Audit;
 use super::events::{Event, EventLog};
 use super::log::Log;
 use super::output::{Piece, Sink};
+use super::pause::Pauses;
 use super::recipe::AgentRecipe;
+use crate::egress::gate::Gate;
 use crate::machine::{Happening, Machine};
 use crate::report::tell_line;
+use crate::secrets::Store;
 use crate::state::db::Db;
-use crate::state::rows::{AgentRow, AgentStatus};
+use crate::state::rows::{AgentRow, AgentStatus, TeamStatus};
 use crate::state::{StateDir, StateError};
+use crate::team::plan::Plan;
 
 /// Pieces of output that a slow follower may be behind.
 const FOLLOWED: usize = 256;
+/// Most notices that are written in a turn, and how long one is: the supervisor keeps to less by itself,
+/// and one that was taken over must not keep the host's disk busy.
+const NOTICES_A_TURN: u32 = 100;
+const NOTICE_TURN: Duration = Duration::from_secs(1);
 /// Orders that wait for an agent.
 const ORDERS: usize = 16;
 
@@ -42,17 +54,27 @@ pub(super) struct Team {
     pub(super) ending: watch::Sender<bool>,
     logs: Vec<Arc<Mutex<Log>>>,
     events: RefCell<EventLog>,
+    pub(super) audit: Rc<Audit>,
     db: Db,
+    /// What it was started with, and the egress rules that were put in since.
+    pub(super) plan: RefCell<Plan>,
+    /// The supervisor's copies of the rules, by agent, as they are now.
+    pub(super) egress: RefCell<Vec<Egress>>,
+    /// Where its streams go; nothing if no agent had a way outside at its start.
+    pub(super) gate: OnceCell<Rc<Gate>>,
+    /// One change of rules at a time.
+    pub(super) applying: tokio::sync::Mutex<()>,
+    pub(super) secrets: Store,
+    pub(super) pauses: Pauses,
 }
 
 impl Team {
     /// A team whose machine runs, and its agents' tasks, to be run beside each other.
     pub(super) fn new(
-        name: String,
+        (name, plan, recipes): (String, Plan, Vec<AgentRecipe>),
         machine: Machine,
-        recipes: Vec<AgentRecipe>,
         state: &StateDir,
-        db: Db,
+        (db, audit): (Db, Rc<Audit>),
     ) -> Result<(Rc<Self>, Vec<impl Future<Output = ()> + use<>>), StateError> {
         let folder = state.logs(&name);
         let wrap = |source| StateError::Io { what: "open a log in", path: folder.clone(), source };
@@ -69,8 +91,27 @@ impl Team {
         let (ending, _) = watch::channel(false);
         let (orders, queues): (Vec<_>, Vec<_>) =
             recipes.iter().map(|_| mpsc::channel(ORDERS)).unzip();
-        let team =
-            Self { name, machine, recipes, rows, followers, orders, ending, logs, events, db };
+        let egress: Vec<Egress> =
+            recipes.iter().map(|one| one.spec.egress.clone().unwrap_or_default()).collect();
+        let team = Self {
+            name,
+            machine,
+            recipes,
+            rows,
+            followers,
+            orders,
+            ending,
+            logs,
+            events,
+            audit,
+            db,
+            plan: plan.into(),
+            egress: egress.into(),
+            gate: OnceCell::new(),
+            applying: tokio::sync::Mutex::new(()),
+            secrets: Store::of(state),
+            pauses: Pauses::default(),
+        };
         let team = Rc::new(team);
         let tasks = queues
             .into_iter()
@@ -78,6 +119,22 @@ impl Team {
             .map(|(index, queue)| agent::supervise(Rc::clone(&team), index, queue))
             .collect();
         Ok((team, tasks))
+    }
+
+    /// An agent's container, with the rules that hold now.
+    pub(super) fn container(&self, recipe: &AgentRecipe, index: usize) -> AgentSpec {
+        let mut spec = recipe.spec.clone();
+        if spec.egress.is_some() {
+            spec.egress = self.egress.borrow().get(index).cloned();
+        }
+        spec
+    }
+
+    /// Notes in the database whether the team observes.
+    pub(super) fn set_observes(&self, observes: bool) {
+        if let Err(error) = self.db.set_observes(&self.name, observes) {
+            tell_line(crate::report::describe(&error, Some(error.remedy())));
+        }
     }
 
     /// The number of the agent of this name.
@@ -122,8 +179,21 @@ impl Team {
         }
     }
 
+    /// Changes how the team stands, in the database.
+    pub(super) fn set_status(&self, status: TeamStatus) {
+        if let Err(error) = self.db.set_team(&self.name, status, "") {
+            tell_line(crate::report::describe(&error, Some(error.remedy())));
+        }
+    }
+
     /// Notes something that happened, for people and programs.
     pub(super) fn note(&self, event: &Event) {
+        self.audit.note_event(event);
+        self.note_for_people(event);
+    }
+
+    /// The same, when the audit log tells it already, or tells more.
+    pub(super) fn note_for_people(&self, event: &Event) {
         if let Err(error) = self.events.borrow_mut().write(event) {
             tell_line(format_args!("cloister: can't write the team's events: {error}"));
         }
@@ -174,7 +244,16 @@ impl Team {
 
     /// Takes what the machine tells of agents, to its end.
     pub(super) async fn listen(self: Rc<Self>, mut happenings: mpsc::Receiver<Happening>) {
+        let (mut begin, mut count) = (Instant::now(), 0);
         while let Some(happening) = happenings.recv().await {
+            if begin.elapsed() >= NOTICE_TURN {
+                (begin, count) = (Instant::now(), 0);
+            }
+            count += 1;
+            if count == NOTICES_A_TURN {
+                // Meanwhile the machine's driver counts what it leaves out.
+                sleep_until(begin + NOTICE_TURN).await;
+            }
             let (agent, event) = match happening {
                 Happening::Notice { agent, notice } => (agent, Event::of_notice(&notice)),
                 Happening::Gone { agent } => (agent, Event::gone()),
@@ -200,6 +279,10 @@ pub(super) fn words(notice: &Notice) -> String {
         Notice::ExecDenied { path } => {
             let path = crate::text::printable_line(&String::from_utf8_lossy(path));
             format!("it may not execute {path}")
+        }
+        Notice::NameRefused { name } => {
+            let name = crate::text::printable_line(&String::from_utf8_lossy(name));
+            format!("it asked for the name {name}, which it may not reach")
         }
         Notice::Dropped { count } => format!("{count} notices left out, as there were too many"),
     }

@@ -127,7 +127,12 @@ impl Guest {
                 }
                 Command::Connect { id, .. } => self.control.send(&VmmEvent::Refused { id }),
                 Command::Stop => crate::end(&self.control, ExitCode::Stopped),
-                Command::Start(_) | Command::StartShared(_) | Command::Probe => {
+                Command::Start(_)
+                | Command::StartShared(_)
+                | Command::StartSavable(_)
+                | Command::Save
+                | Command::Fork(_)
+                | Command::Probe => {
                     unreachable!("{command:?} came late")
                 }
             }
@@ -192,7 +197,8 @@ impl Guest {
     fn request(&self, stream: &UnixStream, request: Request) {
         request.validate().expect("a request within the rules");
         match request {
-            Request::Hello { version } => assert_eq!(version, VERSION),
+            Request::Hello { version, fork: None } => assert_eq!(version, VERSION),
+            Request::Hello { .. } => unreachable!("nothing goes on here"),
             Request::Exec(exec) => self.exec(stream.try_clone().expect("a second handle"), exec),
             Request::Signal { id, signal } => {
                 let signal = Signal::from_named_raw(i32::from(signal)).expect("a named signal");
@@ -208,6 +214,9 @@ impl Guest {
             Request::CreateAgent(spec) => self.agents.create(stream, &spec),
             Request::RemoveAgent { agent } => self.agents.remove(stream, agent),
             Request::AgentUsage { agent } => Agents::usage(stream, agent),
+            Request::SetEgress { agent, .. } => {
+                send(stream, &Event::EgressSet { agent, holds: true });
+            }
             Request::Copy(copy) => self.copy(stream.try_clone().expect("a second handle"), copy),
             Request::Ping { token } => send(stream, &Event::Pong { token }),
             // The commands go with the control group; killed here, one could be told first.

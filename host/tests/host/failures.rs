@@ -163,8 +163,12 @@ fn a_vmm_that_breaks_the_protocol_is_killed() {
 
 #[test]
 fn a_supervisor_that_breaks_the_protocol_is_killed() {
+    let ours = cloister_protocol::VERSION;
+    let theirs = ours + 1;
+    let version =
+        format!("speaks version {theirs} of the protocol, and this program version {ours}");
     for (script, hint) in [
-        ("old-version", "speaks version 3 of the protocol, and this program version 2"),
+        ("old-version", version.as_str()),
         ("guest-garbage", "not a message"),
         ("hello-twice", "came twice"),
         ("unknown-command", "an event for command 99"),

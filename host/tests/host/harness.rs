@@ -71,7 +71,15 @@ impl Installation {
         let mut command = Command::new("/usr/bin/env");
         command.arg("--default-signal=HUP,INT,QUIT,TERM").arg(self.path("bin/cloister"));
         command.env_clear().env("CLOISTER_CGROUP", &self.group).stdin(Stdio::null());
+        // Those of this machine's user must not decide what is started.
+        command.env("CLOISTER_TEMPLATES", self.path("templates"));
         command
+    }
+
+    /// The command as a shell's words.
+    pub(crate) fn for_shell(&self) -> String {
+        let (templates, program) = (self.path("templates"), self.path("bin/cloister"));
+        format!("env CLOISTER_TEMPLATES='{}' '{}'", templates.display(), program.display())
     }
 
     /// `cloister run` with these words after it.

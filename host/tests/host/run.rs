@@ -83,10 +83,7 @@ fn a_command_that_reads_nothing_does_not_hold_the_input() {
 #[test]
 fn a_gibibyte_passes_with_bounded_memory() {
     let installation = ordinary();
-    let script = format!(
-        "head -c 1G /dev/zero | '{}' run -- cat | wc -c",
-        installation.path("bin/cloister").display()
-    );
+    let script = format!("head -c 1G /dev/zero | {} run -- cat | wc -c", installation.for_shell());
     let mut child =
         Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().expect("a shell");
     // Its memory while it works: the largest of what is seen.
@@ -104,8 +101,8 @@ fn a_gibibyte_passes_with_bounded_memory() {
 #[test]
 fn a_reader_that_leaves_ends_the_command_as_usual() {
     let installation = ordinary();
-    let program = installation.path("bin/cloister");
-    let script = format!("'{}' run -- yes | head -n 1; echo ${{PIPESTATUS[0]}}", program.display());
+    let program = installation.for_shell();
+    let script = format!("{program} run -- yes | head -n 1; echo ${{PIPESTATUS[0]}}");
     let output = Command::new("bash").args(["-c", &script]).output().expect("a shell");
     // SIGPIPE; but the fake's commands write to sockets, and there a write that already waits ends
     // without the signal (the kernel sends it only for one that begins), which `yes` makes a 1 of.
@@ -133,7 +130,7 @@ fn the_time_limit_is_124() {
     let start = Instant::now();
     let output = ordinary().run(&["--timeout", "300ms", "--", "sleep", "60"]);
     assert_eq!(output.status.code(), Some(124));
-    assert!(start.elapsed() < Duration::from_secs(20));
+    assert!(start.elapsed() < Duration::from_secs(50));
 }
 
 #[test]
@@ -212,7 +209,7 @@ fn nothing_is_left_when_it_is_killed() {
     // The kernel kills the vmm when its parent ends; the end of a process takes its time.
     let start = Instant::now();
     while vmms_of(&installation) > 0 {
-        assert!(start.elapsed() < Duration::from_secs(10), "the vmm still runs");
+        assert!(start.elapsed() < Duration::from_secs(60), "the vmm still runs");
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -221,8 +218,8 @@ fn nothing_is_left_when_it_is_killed() {
 fn nohup_is_respected() {
     let installation = ordinary();
     let script = format!(
-        "trap '' HUP; exec '{}' run -- sh -c 'echo ready; sleep 1; echo whole'",
-        installation.path("bin/cloister").display()
+        "trap '' HUP; exec {} run -- sh -c 'echo ready; sleep 1; echo whole'",
+        installation.for_shell()
     );
     let mut child =
         Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().expect("a shell");
@@ -237,11 +234,10 @@ fn nohup_is_respected() {
 fn a_terminal_has_a_size_and_passes_keys() {
     let installation = ordinary();
     // `script` runs it on a terminal of its own.
-    let program = installation.path("bin/cloister");
+    let program = installation.for_shell();
     let inner = format!(
-        "stty rows 33 cols 101; '{}' run -it -- sh -c 'stty size; read line; echo got $line'; \
-         echo code $?; stty -a | grep -o -- ' -\\?icanon'",
-        program.display()
+        "stty rows 33 cols 101; {program} run -it -- sh -c 'stty size; read line; echo got $line'; \
+         echo code $?; stty -a | grep -o -- ' -\\?icanon'"
     );
     let mut child = Command::new("script")
         .args(["-qec", &inner, "/dev/null"])
@@ -265,11 +261,10 @@ fn a_terminal_has_a_size_and_passes_keys() {
 #[test]
 fn a_terminal_follows_the_size_of_ours() {
     let installation = ordinary();
-    let program = installation.path("bin/cloister");
+    let program = installation.for_shell();
     let inner = format!(
-        "stty rows 33 cols 101; tty; '{}' run -it -- sh -c \
-         'trap \"stty size; exit 3\" WINCH; stty size; while :; do sleep 0.1; done'; echo code $?",
-        program.display()
+        "stty rows 33 cols 101; tty; {program} run -it -- sh -c \
+         'trap \"stty size; exit 3\" WINCH; stty size; while :; do sleep 0.1; done'; echo code $?"
     );
     let mut child = Command::new("script")
         .args(["-qec", &inner, "/dev/null"])
@@ -329,7 +324,7 @@ fn wait(child: &mut Child) -> ExitStatus {
         if let Some(status) = child.try_wait().expect("a status") {
             return status;
         }
-        assert!(start.elapsed() < Duration::from_secs(30), "it does not end");
+        assert!(start.elapsed() < Duration::from_secs(60), "it does not end");
         thread::sleep(Duration::from_millis(10));
     }
 }
@@ -350,7 +345,7 @@ fn wait_for_vmm(child: &Child) {
     let children = format!("/proc/{0}/task/{0}/children", child.id());
     let start = Instant::now();
     while fs::read_to_string(&children).unwrap_or_default().is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(10), "no vmm");
+        assert!(start.elapsed() < Duration::from_secs(60), "no vmm");
         thread::sleep(Duration::from_millis(10));
     }
     // Between fork and exec it is not yet the vmm.

@@ -1,9 +1,12 @@
 //! An installation with an image, a state directory and team files.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::harness::{Installation, text};
@@ -153,4 +156,32 @@ pub(crate) fn one_with(script: &str, more: &str) -> String {
     format!(
         "name = \"t\"\n[agents.a]\nimage = \"tools\"\ncommand = [\"sh\", \"-c\", '''{script}''']\n{more}\n"
     )
+}
+
+/// Lines as they come.
+pub(crate) fn lines_of(output: ChildStdout) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// The first line of a command that shows what comes from now on. Nothing tells when it listens, so `make` is called with
+/// 1, 2, … to give it something to show, until it has shown something.
+pub(crate) fn first_line(lines: &Receiver<String>, mut make: impl FnMut(u32)) -> String {
+    let end = Instant::now() + LIMIT;
+    for number in 1.. {
+        make(number);
+        match lines.try_recv() {
+            Ok(line) => return line,
+            Err(TryRecvError::Empty) => assert!(Instant::now() < end, "no line within {LIMIT:?}"),
+            Err(TryRecvError::Disconnected) => break,
+        }
+    }
+    unreachable!("it ended without a line")
 }

@@ -1,6 +1,7 @@
 //! Ends that nobody planned: kills, signals, machines that fail.
 
-use std::io::{BufRead as _, BufReader};
+use std::cell::RefCell;
+use std::io::{BufRead as _, BufReader, Read as _};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -62,8 +63,16 @@ fn an_interrupt_or_a_kill_during_the_start_takes_it_back() {
         // Its guest never says that it is ready.
         let bed = Bed::with("mute");
         bed.file(&one("true"));
-        let mut up = bed.start(&["up", "-d", "team.toml"]);
-        bed.await_that("it starts", |bed| bed.ps()["teams"][0]["status"] == "starting");
+        let up = RefCell::new(bed.start(&["up", "-d", "team.toml"]));
+        bed.await_that("it starts", |bed| {
+            if let Some(status) = up.borrow_mut().try_wait().unwrap() {
+                let mut told = String::new();
+                up.borrow_mut().stderr.take().unwrap().read_to_string(&mut told).unwrap();
+                panic!("it ended before its time: {status}: {told}");
+            }
+            bed.ps()["teams"][0]["status"] == "starting"
+        });
+        let mut up = up.into_inner();
         signal(i32::try_from(up.id()).unwrap(), end);
         let code = up.wait().unwrap().code();
         if end == Signal::INT {

@@ -1,8 +1,6 @@
 //! Looking at teams and working in them.
 
-use std::io::{BufRead as _, BufReader};
-
-use crate::bed::{Bed, one};
+use crate::bed::{Bed, first_line, lines_of, one};
 use crate::harness::text;
 
 #[test]
@@ -50,14 +48,20 @@ fn attach_shows_what_comes_from_now_on() {
     let bed = Bed::new();
     let gate = bed.path("gate");
     let gate = gate.display();
-    bed.up(&one(&format!("echo before; mkfifo {gate}; cat {gate}; echo after")));
+    let words = "while read word <&3; do echo $word; [ $word != stop ] || break; done";
+    bed.up(&one(&format!("echo before; mkfifo {gate}; exec 3<> {gate}; {words}; echo after")));
     bed.await_that("the gate", |bed| bed.path("gate").exists());
     let mut attached = bed.start(&["attach", "t"]);
-    // The first line tells that it is attached.
-    bed.ok(&["exec", "t/a", "--", "sh", "-c", &format!("sleep 1; echo open > {gate}")]);
-    let mut lines = BufReader::new(attached.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next().unwrap().unwrap(), "a | open");
-    assert_eq!(lines.next().unwrap().unwrap(), "a | after");
+    let lines = lines_of(attached.stdout.take().unwrap());
+    let say =
+        |word: &str| bed.ok(&["exec", "t/a", "--", "sh", "-c", &format!("echo {word} > {gate}")]);
+    let line = first_line(&lines, |number| {
+        say(&number.to_string());
+    });
+    assert!(line.strip_prefix("a | ").is_some_and(|word| word.parse::<u32>().is_ok()), "{line}");
+    say("stop");
+    let rest: Vec<_> = lines.iter().skip_while(|line| line != "a | stop").collect();
+    assert_eq!(rest, ["a | stop", "a | after"]);
     assert_eq!(attached.wait().unwrap().code(), Some(0));
 }
 

@@ -6,9 +6,14 @@
 #[path = "../host/harness.rs"]
 mod harness;
 
+mod audits;
 mod bed;
 
 mod ends;
+mod faults;
+mod figures;
 mod files;
+mod killer;
 mod lives;
 mod looks;
+mod pauses;

@@ -14,6 +14,7 @@ use cloister_protocol::message::ExecFailure;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::cli::RunArgs;
+use crate::commands::template::tell as tell_notice;
 use crate::commands::{clean_up, session};
 use crate::exit_codes;
 use crate::launch::files::FileError;
@@ -23,6 +24,7 @@ use crate::pump::Target;
 use crate::report::{describe, tell, tell_line};
 use crate::signals::Signals;
 use crate::tail::Tail;
+use crate::template::{self, Notice};
 use crate::text::{printable, quoted};
 use crate::warden::channel::ChannelError;
 use plan::{Plan, Surroundings};
@@ -190,7 +192,7 @@ async fn in_machine(plan: Plan) -> Result<u8, RunError> {
     let mut signals = Signals::listen()
         .map_err(|source| RunError::Setup { what: "the signal handlers", source })?;
     let console = plan.launch.console.clone();
-    let start = Machine::start(plan.launch.clone());
+    let start = start(&plan);
     let machine = tokio::select! {
         machine = with_sign_of_life(start) => machine?,
         // Dropped half-way, a start takes everything of it down.
@@ -206,6 +208,17 @@ async fn in_machine(plan: Plan) -> Result<u8, RunError> {
     }
     machine.stop().await;
     result
+}
+
+async fn start(plan: &Plan) -> Result<Machine, StartError> {
+    let tells = plan.verbose || somebody_watches();
+    let tell = |notice: Notice<'_>| {
+        // A first start is no fault.
+        if tells || !matches!(notice, Notice::Building) {
+            tell_notice(notice);
+        }
+    };
+    template::start(plan.launch.clone(), &plan.origin, tell).await
 }
 
 /// Runs the plan's command in the machine; the exit code.

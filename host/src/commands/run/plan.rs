@@ -14,6 +14,7 @@ use crate::launch::LaunchSpec;
 use crate::launch::files::{FileError, Files};
 use crate::launch::jail::LimitsWish;
 use crate::machine::{ExecSpec, StdioSpec, default_environment, set_variable};
+use crate::template::Wish;
 use crate::terminal::{self, DEFAULT_SIZE};
 
 /// What a run depends on beside its arguments.
@@ -44,6 +45,8 @@ pub(super) struct Plan {
     pub(super) stdin: bool,
     /// Whether our terminal is switched to raw mode while the command runs.
     pub(super) raw: bool,
+    /// From where it goes on.
+    pub(super) origin: Wish,
     pub(super) log: Option<PathBuf>,
     pub(super) verbose: bool,
 }
@@ -56,7 +59,7 @@ impl Plan {
         limits: LimitsWish,
         around: &Surroundings,
     ) -> Result<Self, FileError> {
-        let files = Files::find(arguments.kernel, arguments.rootfs)?;
+        let files = Files::find(arguments.guest.kernel, arguments.guest.rootfs)?;
         let vm = VmSpec {
             vcpus: arguments.cpus,
             memory_mib: arguments.memory,
@@ -98,6 +101,7 @@ impl Plan {
             exec,
             stdin,
             raw: arguments.tty && stdin && around.stdin_is_terminal,
+            origin: arguments.origin.wish(),
             log: arguments.log,
             verbose: arguments.verbose,
         })

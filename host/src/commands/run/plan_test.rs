@@ -5,6 +5,7 @@ use clap::Parser as _;
 
 use super::*;
 use crate::cli::{Cli, Command};
+use crate::template::Choice;
 
 const SIZE: WindowSize = WindowSize { rows: 50, columns: 132 };
 
@@ -104,4 +105,16 @@ fn words_may_hold_any_bytes() {
     assert_eq!(plan.exec.arguments, [b"a\xfd"]);
     assert_eq!(plan.exec.directory, b"/\xfe");
     assert!(plan.exec.environment.contains(&(b"X".to_vec(), b"\xff".to_vec())));
+}
+
+#[test]
+fn cold_boots_whatever_else_is_said() {
+    let choice = |words| plan(words, &in_a_pipe()).origin.choice;
+    assert_eq!(choice(&["true"]), Choice::Auto);
+    assert_eq!(choice(&["--template", "build", "true"]), Choice::Build);
+    assert_eq!(choice(&["--template", "none", "true"]), Choice::None);
+    assert_eq!(choice(&["--cold", "true"]), Choice::None);
+    assert_eq!(choice(&["--template", "build", "--cold", "true"]), Choice::None);
+    let named = plan(&["--templates", "/t", "true"], &in_a_pipe());
+    assert_eq!(named.origin.place, Some("/t".into()));
 }

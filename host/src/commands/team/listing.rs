@@ -8,6 +8,7 @@ use crate::team::mounts::policy::Grant;
 use crate::team::plan::{Agent, Plan, Source};
 use crate::team::setting::{Origin, Setting};
 use crate::team::spec::{Condition, Lifetime, Restart, Root};
+use crate::template::Choice;
 use crate::text::printable_line;
 
 /// One setting of an agent or of the machine.
@@ -52,11 +53,12 @@ pub(super) fn plan_json(plan: &Plan) -> String {
 pub(super) fn plan(plan: &Plan) -> String {
     let machine = &plan.machine;
     let mut text = format!(
-        "team {}: a machine with {} vCPUs and {}, {}\n",
+        "team {}: a machine with {} vCPUs and {}, {}, {}\n",
         plan.name.value,
         machine.cpus.value,
         show_size(u64::from(machine.memory_mib.value) << 20),
         lifetime(plan.lifetime.value),
+        origin(machine.template.value),
     );
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
@@ -144,11 +146,13 @@ fn machine(plan: &Plan) -> Vec<Row> {
         row("cpus", &machine.cpus, machine.cpus.value.to_string()),
         row("memory", &machine.memory_mib, memory),
         row("lifetime", &plan.lifetime, lifetime(plan.lifetime.value)),
+        row("egress-mode", &plan.egress_mode, plan.egress_mode.value.word()),
     ];
     rows.push(match &machine.kernel {
         Some(kernel) => row("kernel", &kernel.path, &kernel.path.value),
         None => from("kernel", Origin::Default, "the one that Cloister comes with"),
     });
+    rows.push(row("template", &machine.template, machine.template.value.word()));
     rows
 }
 
@@ -213,6 +217,12 @@ fn settings(agent: &Agent) -> Vec<Row> {
         };
         rows.push(row("after", after, format!("{} {condition}", after.value.agent)));
     }
+    for rule in &agent.egress {
+        rows.push(row("egress", rule, rule.value.to_string()));
+    }
+    if agent.egress.is_empty() {
+        rows.push(from("egress", Origin::Default, "nothing"));
+    }
     rows
 }
 
@@ -239,6 +249,14 @@ const fn lifetime(lifetime: Lifetime) -> &'static str {
     match lifetime {
         Lifetime::Ephemeral => "ephemeral",
         Lifetime::Persistent => "persistent",
+    }
+}
+
+const fn origin(template: Choice) -> &'static str {
+    match template {
+        Choice::Auto => "from a template where one was built",
+        Choice::Build => "from a template, built if there is none",
+        Choice::None => "booted",
     }
 }
 

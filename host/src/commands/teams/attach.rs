@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use super::{TeamError, check_running, finish, open, runtime};
+use super::{TeamError, check_alive, finish, open, runtime};
 use crate::cli::teams::TargetArgs;
 use crate::exit_codes;
 use crate::report::tell_line;
@@ -26,7 +26,7 @@ pub fn attach(arguments: &TargetArgs) -> u8 {
 fn run(arguments: &TargetArgs) -> Result<u8, TeamError> {
     let state = open(&arguments.state)?;
     let target = &arguments.target;
-    check_running(&state, &target.team, target.agent.as_deref())?;
+    check_alive(&state, &target.team, target.agent.as_deref())?;
     runtime()?.block_on(async {
         let mut signals = Signals::listen()
             .map_err(|source| TeamError::Setup { what: "the signal handlers", source })?;

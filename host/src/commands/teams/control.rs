@@ -1,15 +1,17 @@
-//! `cloister stop`, `start`, `restart`, `down` and `rm`.
+//! `cloister stop`, `start`, `restart`, `pause`, `resume`, `down` and `rm`.
 
+use super::super::clean_up;
 use super::up::start_again;
-use super::{TeamError, check, check_running, finish, open, runtime, true_status};
+use super::{TeamError, check, check_alive, check_running, finish, open, runtime, true_status};
+use crate::audit;
+use crate::audit::record::Entry;
+use crate::cli::pause::PauseArgs;
 use crate::cli::teams::{RemoveArgs, TargetArgs};
 use crate::exit_codes;
-use crate::launch::group::sweep;
 use crate::launch::jail::{IdRange, JailSpec, LimitsWish};
-use crate::report::tell_line;
 use crate::state::StateDir;
 use crate::state::db::Db;
-use crate::state::rows::{TeamRow, TeamStatus};
+use crate::state::rows::{Origin, TeamRow};
 use crate::team::volumes;
 use crate::warden::api::{Call, Order, Reply};
 use crate::warden::channel::ChannelError;
@@ -30,7 +32,7 @@ pub fn start(arguments: &TargetArgs) -> u8 {
             Some(_) => order(&state, arguments, Order::Start).map(|()| exit_codes::OK),
             None => {
                 let row = check(&state, &target.team, None)?;
-                if true_status(&state, &row)? == TeamStatus::Running {
+                if true_status(&state, &row)?.is_alive() {
                     return Err(TeamError::Runs(target.team.clone()));
                 }
                 start_again(&state, &row)
@@ -48,7 +50,7 @@ pub fn restart(arguments: &TargetArgs) -> u8 {
             return order(&state, arguments, Order::Restart).map(|()| exit_codes::OK);
         }
         let row = check(&state, &target.team, None)?;
-        if true_status(&state, &row)? == TeamStatus::Running {
+        if true_status(&state, &row)?.is_alive() {
             stop_team(&state, &target.team)?;
         }
         start_again(&state, &row)
@@ -59,7 +61,7 @@ pub fn restart(arguments: &TargetArgs) -> u8 {
 #[must_use]
 pub fn down(arguments: &RemoveArgs) -> u8 {
     finish(each(arguments, |state, row| {
-        if matches!(true_status(state, row)?, TeamStatus::Running | TeamStatus::Starting) {
+        if true_status(state, row)?.is_alive() {
             stop_team(state, &row.name)?;
         }
         remove(state, row)
@@ -70,7 +72,7 @@ pub fn down(arguments: &RemoveArgs) -> u8 {
 #[must_use]
 pub fn rm(arguments: &RemoveArgs) -> u8 {
     finish(each(arguments, |state, row| match true_status(state, row)? {
-        TeamStatus::Running | TeamStatus::Starting => Err(TeamError::Runs(row.name.clone())),
+        status if status.is_alive() => Err(TeamError::Runs(row.name.clone())),
         _ => remove(state, row),
     }))
 }
@@ -97,18 +99,43 @@ fn stop_target(arguments: &TargetArgs) -> Result<(), TeamError> {
     match &arguments.target.agent {
         Some(_) => order(&state, arguments, Order::Stop),
         None => {
-            check_running(&state, &arguments.target.team, None)?;
+            check_alive(&state, &arguments.target.team, None)?;
             stop_team(&state, &arguments.target.team)
         }
     }
 }
 
+/// Keeps a team's machine from doing anything, until it is to go on.
+#[must_use]
+pub fn pause(arguments: &PauseArgs) -> u8 {
+    finish(say(arguments, &Call::Pause).map(|()| exit_codes::OK))
+}
+
+/// Lets a paused team go on.
+#[must_use]
+pub fn resume(arguments: &PauseArgs) -> u8 {
+    finish(say(arguments, &Call::Resume).map(|()| exit_codes::OK))
+}
+
+fn say(arguments: &PauseArgs, call: &Call) -> Result<(), TeamError> {
+    if arguments.target.agent.is_some() {
+        return Err(TeamError::WholeTeam);
+    }
+    let state = open(&arguments.state)?;
+    check_alive(&state, &arguments.target.team, None)?;
+    make(&state, &arguments.target.team, call)
+}
+
 fn order(state: &StateDir, arguments: &TargetArgs, order: Order) -> Result<(), TeamError> {
     let target = &arguments.target;
     check_running(state, &target.team, target.agent.as_deref())?;
+    make(state, &target.team, &Call::Order { agent: target.agent.clone(), order })
+}
+
+/// Makes a call that is only to be done.
+fn make(state: &StateDir, team: &str, call: &Call) -> Result<(), TeamError> {
     runtime()?.block_on(async {
-        let call = Call::Order { agent: target.agent.clone(), order };
-        let mut connection = Connection::call(state, &target.team, &call).await?;
+        let mut connection = Connection::call(state, team, call).await?;
         match connection.reply().await? {
             Reply::Done => Ok(()),
             Reply::Refused { words } => Err(TeamError::Refused(words)),
@@ -139,14 +166,11 @@ pub(super) fn stop_team(state: &StateDir, team: &str) -> Result<(), TeamError> {
 /// Removes what is left of a team that does not run.
 fn remove(state: &StateDir, row: &TeamRow) -> Result<(), TeamError> {
     let lock = state.lock(&row.name)?.ok_or_else(|| TeamError::Runs(row.name.clone()))?;
-    // A killed warden took its machine with it; its control group may be left.
-    let jail = jail_of(row);
-    for removed in jail.place().iter().flat_map(sweep) {
-        tell_line(format_args!(
-            "cloister: removed what a killed command had left: {}",
-            removed.display()
-        ));
-    }
+    // Before anything goes. The log itself stays.
+    let mut audit = audit::open(state, &row.name)?;
+    audit.append_last(Entry::new("removed", row.status.word()).by_me())?;
+    audit.close()?;
+    sweep_groups(&row.origin);
     if !row.origin.persistent
         && let Some(place) = row.origin.volumes.clone().or_else(volumes::usual_place)
     {
@@ -158,11 +182,9 @@ fn remove(state: &StateDir, row: &TeamRow) -> Result<(), TeamError> {
     Ok(())
 }
 
-fn jail_of(row: &TeamRow) -> JailSpec {
-    let ids = row.origin.ids.as_deref().and_then(|ids| ids.parse::<IdRange>().ok());
-    JailSpec {
-        group: row.origin.group.clone(),
-        ids: ids.unwrap_or_default(),
-        limits: LimitsWish::Asked,
-    }
+/// A killed warden took its machine with it; its control groups may be left, and are removed here.
+pub(super) fn sweep_groups(origin: &Origin) {
+    let ids = origin.ids.as_deref().and_then(|ids| ids.parse::<IdRange>().ok());
+    let group = origin.group.clone();
+    clean_up(&JailSpec { group, ids: ids.unwrap_or_default(), limits: LimitsWish::Asked });
 }

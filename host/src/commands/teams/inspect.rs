@@ -3,7 +3,8 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::{TeamError, check_running, finish, open, print, runtime};
+use super::ps::mode_of;
+use super::{TeamError, check_alive, finish, open, print, runtime};
 use crate::cli::teams::InspectArgs;
 use crate::exit_codes;
 use crate::inspect::judge::{Finding, judge};
@@ -21,6 +22,7 @@ const SCHEMA: u32 = 1;
 struct Inspected {
     schema: u32,
     team: String,
+    egress_mode: &'static str,
     /// The kernel's Landlock version; what a process is denied is not told to others by any kernel.
     landlock_abi: i64,
     processes: Vec<Process>,
@@ -36,7 +38,7 @@ pub fn inspect(arguments: &InspectArgs) -> u8 {
 fn run(arguments: &InspectArgs) -> Result<u8, TeamError> {
     let state = open(&arguments.state)?;
     let team = &arguments.target.team;
-    check_running(&state, team, None)?;
+    let mode = mode_of(&check_alive(&state, team, None)?);
     let roles = runtime()?.block_on(async {
         let mut connection = Connection::call(&state, team, &Call::Processes).await?;
         match connection.reply().await? {
@@ -58,12 +60,21 @@ fn run(arguments: &InspectArgs) -> Result<u8, TeamError> {
     let code = if broken && arguments.security { exit_codes::NOT_KEPT } else { exit_codes::OK };
     if arguments.json {
         let landlock_abi = crate::doctor::landlock_abi();
-        let inspected =
-            Inspected { schema: SCHEMA, team: team.clone(), landlock_abi, processes, findings };
+        let inspected = Inspected {
+            schema: SCHEMA,
+            team: team.clone(),
+            egress_mode: mode.word(),
+            landlock_abi,
+            processes,
+            findings,
+        };
         let text = serde_json::to_string_pretty(&inspected)
             .map_err(|error| TeamError::Output(error.into()))?;
         print(&(text + "\n"))?;
         return Ok(code);
+    }
+    if mode.observes() {
+        print("egress: observes; nothing is denied for want of a rule\n")?;
     }
     if arguments.security {
         print(&findings_table(&findings))?;

@@ -7,14 +7,21 @@ pub mod cp;
 pub mod exec;
 pub mod inspect;
 pub mod logs;
+pub mod metrics;
+pub mod policy;
 pub mod ps;
 pub mod stats;
 pub mod up;
+
+mod apply;
+
+mod learn;
 
 mod resolve;
 
 use std::io::{self, Write as _};
 
+use crate::audit::AuditError;
 use crate::cli::teams::StateArgs;
 use crate::exit_codes;
 use crate::report::{describe, tell_line};
@@ -33,8 +40,12 @@ pub(crate) enum TeamError {
     Channel(#[from] ChannelError),
     #[error(transparent)]
     Transfer(#[from] TransferError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("team {0} does not run")]
     NotRunning(String),
+    #[error("team {0} is paused")]
+    Paused(String),
     #[error("team {0} runs")]
     Runs(String),
     #[error("team {team} has no agent {agent:?}")]
@@ -69,7 +80,9 @@ impl TeamError {
         match self {
             Self::State(error) => Some(error.remedy()),
             Self::Transfer(error) => error.remedy(),
+            Self::Audit(error) => Some(error.remedy()),
             Self::NotRunning(_) => Some("`cloister start` starts it again"),
+            Self::Paused(_) => Some("`cloister resume` lets it go on"),
             Self::Runs(_) => Some("`cloister down` stops and removes it"),
             Self::NoAgent { .. } => Some("`cloister ps` lists its agents"),
             Self::Channel(ChannelError::Connect(_) | ChannelError::Gone) => {
@@ -119,8 +132,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, TeamError> {
 
 /// How a team stands: what its warden said, unless it is gone without a word.
 fn true_status(state: &StateDir, row: &TeamRow) -> Result<TeamStatus, StateError> {
-    let claims_life = matches!(row.status, TeamStatus::Starting | TeamStatus::Running);
-    if claims_life && state.lock(&row.name)?.is_some() {
+    if row.status.is_alive() && state.lock(&row.name)?.is_some() {
         return Ok(TeamStatus::Crashed);
     }
     Ok(row.status)
@@ -138,11 +150,21 @@ fn check(state: &StateDir, team: &str, agent: Option<&str>) -> Result<TeamRow, T
     Ok(row)
 }
 
-/// The same, of a team that runs.
+/// The same, of a team that runs or is paused.
+fn check_alive(state: &StateDir, team: &str, agent: Option<&str>) -> Result<TeamRow, TeamError> {
+    let row = check(state, team, agent)?;
+    match true_status(state, &row)? {
+        TeamStatus::Running | TeamStatus::Paused => Ok(row),
+        _ => Err(TeamError::NotRunning(team.to_owned())),
+    }
+}
+
+/// A team that runs; an agent of it, if one is named.
 fn check_running(state: &StateDir, team: &str, agent: Option<&str>) -> Result<TeamRow, TeamError> {
     let row = check(state, team, agent)?;
     match true_status(state, &row)? {
         TeamStatus::Running => Ok(row),
+        TeamStatus::Paused => Err(TeamError::Paused(team.to_owned())),
         _ => Err(TeamError::NotRunning(team.to_owned())),
     }
 }

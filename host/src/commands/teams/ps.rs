@@ -10,6 +10,7 @@ use crate::exit_codes;
 use crate::state::StateDir;
 use crate::state::db::{Db, now_ms};
 use crate::state::rows::{AgentRow, TeamRow, TeamStatus};
+use crate::team::spec::Mode;
 use crate::text::printable_line;
 
 /// Raised when a key goes or changes its meaning.
@@ -27,6 +28,7 @@ struct Listed {
     status: &'static str,
     detail: String,
     file: String,
+    egress_mode: &'static str,
     created_ms: i64,
     changed_ms: i64,
     agents: Vec<ListedAgent>,
@@ -84,7 +86,7 @@ fn list(state: &StateDir, arguments: &PsArgs) -> Result<Vec<Listed>, TeamError> 
 }
 
 fn one(row: TeamRow, status: TeamStatus, agents: Vec<AgentRow>) -> Listed {
-    let alive = matches!(status, TeamStatus::Starting | TeamStatus::Running);
+    let alive = status.is_alive();
     let agents = agents.into_iter().map(|agent| ListedAgent {
         name: agent.name,
         image: agent.image,
@@ -99,6 +101,7 @@ fn one(row: TeamRow, status: TeamStatus, agents: Vec<AgentRow>) -> Listed {
         started_ms: agent.started_ms,
         ended_ms: agent.ended_ms,
     });
+    let egress_mode = mode_of(&row).word();
     let detail = match status {
         TeamStatus::Crashed => {
             "its warden was killed, or the host restarted: `cloister start` or `cloister rm`".into()
@@ -110,10 +113,16 @@ fn one(row: TeamRow, status: TeamStatus, agents: Vec<AgentRow>) -> Listed {
         status: status.word(),
         detail,
         file: row.origin.file.display().to_string(),
+        egress_mode,
         created_ms: row.created_ms,
         changed_ms: row.changed_ms,
         agents: agents.collect(),
     }
+}
+
+/// What becomes of connections that no egress rule is about.
+pub(super) const fn mode_of(row: &TeamRow) -> Mode {
+    if row.origin.observes { Mode::Observe } else { Mode::Enforce }
 }
 
 fn table(teams: &[Listed]) -> String {
@@ -121,7 +130,10 @@ fn table(teams: &[Listed]) -> String {
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
     table.set_header(["TEAM/AGENT", "IMAGE", "STATUS", "SINCE", "RESTARTS", "DETAIL"]);
     for team in teams {
-        let detail = printable_line(team.detail.lines().next().unwrap_or_default());
+        let mut detail = printable_line(team.detail.lines().next().unwrap_or_default());
+        if team.egress_mode == Mode::Observe.word() {
+            detail = format!("OBSERVES: no egress is denied for want of a rule. {detail}");
+        }
         let since = ago(team.changed_ms);
         table.add_row([&team.name, "", team.status, &since, "", &detail]);
         for agent in &team.agents {

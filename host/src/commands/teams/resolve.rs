@@ -10,7 +10,9 @@ use cloister_protocol::limits::MAX_AGENTS;
 use cloister_vmm::spec::VmSpec;
 
 use super::TeamError;
+use crate::audit;
 use crate::cli::teams::UpArgs;
+use crate::egress::policy::Policy;
 use crate::images::store::{Store, StoreError};
 use crate::launch::LaunchSpec;
 use crate::launch::files::Files;
@@ -19,17 +21,20 @@ use crate::launch::shares::Share;
 use crate::machine::{ExecSpec, StdioSpec, default_environment, set_variable};
 use crate::report::describe;
 use crate::state::rows::{AgentRow, Origin, TeamRow};
+use crate::team::inside::certificates_of;
 use crate::team::load::load_for_me;
 use crate::team::plan::{self, Plan, Resolved, Source};
-use crate::team::spec::{Condition, Lifetime, Restart, Root};
+use crate::team::spec::{Condition, Lifetime, Mode, Restart, Root};
 use crate::team::volumes;
-use crate::warden::recipe::{self, After, AgentRecipe, Output, Recipe};
+use crate::template::Wish;
+use crate::warden::recipe::{self, After, AgentRecipe, Output, Recipe, Trusted};
 
 /// A team that is ready to be handed to a warden.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub(super) name: String,
     pub(super) origin: Origin,
+    pub(super) mode: Mode,
     pub(super) agents: Vec<AgentRow>,
     /// The plan, as the warden reads it.
     pub(super) plan: Vec<u8>,
@@ -42,18 +47,21 @@ pub(super) fn origin(arguments: UpArgs) -> Result<Origin, TeamError> {
         std::path::absolute(&path).map_err(|source| TeamError::Read { path: path.clone(), source })
     };
     let optional = |path: Option<PathBuf>| path.map(absolute).transpose();
-    let UpArgs { file, start_timeout, kernel, rootfs, store, volumes, jail, .. } = arguments;
+    let UpArgs { file, start_timeout, guest, store, volumes, jail, origin, .. } = arguments;
     Ok(Origin {
         file: absolute(file)?,
         // Until the file is read.
         persistent: false,
+        observes: false,
         store: optional(store)?,
         volumes: optional(volumes)?,
-        kernel: optional(kernel)?,
-        rootfs: optional(rootfs)?,
+        kernel: optional(guest.kernel)?,
+        rootfs: optional(guest.rootfs)?,
         group: jail.cgroup,
         ids: jail.uids.map(|IdRange { first, last }| format!("{first}-{last}")),
         start_timeout_ms: u64::try_from(start_timeout.as_millis()).unwrap_or(u64::MAX),
+        templates: optional(origin.place())?,
+        template: origin.choice(),
     })
 }
 
@@ -73,8 +81,9 @@ pub(super) fn prepare(origin: Origin) -> Result<Prepared, TeamError> {
     let bytes = serde_json::to_vec(&plan).map_err(|error| TeamError::Refused(error.to_string()))?;
     let agents = agents.collect();
     let persistent = plan.lifetime.value == Lifetime::Persistent;
-    let origin = Origin { persistent, ..origin };
-    Ok(Prepared { name: plan.name.value, origin, agents, plan: bytes, descriptors })
+    let mode = plan.egress_mode.value;
+    let origin = Origin { persistent, observes: mode.observes(), ..origin };
+    Ok(Prepared { name: plan.name.value, origin, mode, agents, plan: bytes, descriptors })
 }
 
 fn wrong(error: plan::TeamError) -> TeamError {
@@ -96,8 +105,10 @@ pub(super) fn recipe(
     descriptors: Vec<OwnedFd>,
     limits: LimitsWish,
 ) -> Result<Recipe, String> {
-    let plan: Plan = serde_json::from_slice(plan).map_err(|error| error.to_string())?;
-    let Origin { kernel, rootfs, group, ids, start_timeout_ms, .. } = row.origin.clone();
+    let bytes = plan;
+    let plan: Plan = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let Origin { kernel, rootfs, group, ids, start_timeout_ms, templates, template, .. } =
+        row.origin.clone();
     let place = row
         .origin
         .volumes
@@ -128,7 +139,11 @@ pub(super) fn recipe(
         shares,
         ..LaunchSpec::new(files, vm)
     };
-    Ok(Recipe { name: plan.name.value.clone(), launch, agents, held: descriptors })
+    let record = audit::policy::of_plan(&plan, bytes);
+    let name = plan.name.value.clone();
+    let choice = template.unwrap_or(plan.machine.template.value);
+    let origin = Wish { choice, place: templates };
+    Ok(Recipe { name, launch, origin, agents, held: descriptors, plan, record })
 }
 
 /// Makes agents of a plan ready.
@@ -157,6 +172,7 @@ impl Cook<'_> {
         let user = User { uid: agent.user.value.uid, gid: agent.user.value.gid };
         let spec = self.container(number, agent, user)?;
         let limit = agent.limits.time_limit_ms.value.map(Duration::from_millis);
+        let egress = self.policy(agent);
         Ok(AgentRecipe {
             name: agent.name.value.clone(),
             image: agent.image.name.value.clone(),
@@ -173,7 +189,24 @@ impl Cook<'_> {
             after: self.dependencies(agent),
             outputs: self.outputs(agent)?,
             time_limit: limit,
+            trusted: egress.inspects_any().then(|| self.trusted(agent)).transpose()?,
+            egress,
         })
+    }
+
+    fn policy(&self, agent: &plan::Agent) -> Policy {
+        let observes = self.plan.egress_mode.value.observes();
+        Policy::new(agent.egress.clone()).observing(observes)
+    }
+
+    /// Whom an agent's image trusts.
+    fn trusted(&self, agent: &plan::Agent) -> Result<Trusted, String> {
+        let root = self.descriptor(agent.image.root)?;
+        let found = certificates_of(root).map_err(|error| {
+            format!("can't read the certificates of {}'s image: {error}", agent.name.value)
+        })?;
+        let (list, places) = found;
+        Ok(Trusted { list, places })
     }
 
     fn container(
@@ -240,6 +273,7 @@ impl Cook<'_> {
             },
             executables: bytes(&agent.executables.value),
             writable: bytes(&agent.writable_directories.value),
+            egress: self.policy(agent).for_guest(),
         })
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
 
+use super::control::sweep_groups;
 use super::logs::{Follower, Printer};
 use super::{TeamError, finish, open, runtime};
 use crate::cli::teams::{UpArgs, WardenArgs};
@@ -41,11 +42,12 @@ fn run(arguments: UpArgs) -> Result<u8, TeamError> {
     let detach = arguments.detach;
     // Everything that can be found wrong is found here, while nothing is changed.
     let prepared = resolve::prepare(resolve::origin(arguments)?)?;
+    warn(&prepared);
     let name = prepared.name.clone();
     Db::open(&state)?.add(&name, &prepared.origin, &prepared.agents)?;
     let begun = begin(&state, &prepared);
     if begun.is_err() {
-        take_back(&state, &name);
+        take_back(&state, &prepared);
     }
     begun?;
     if detach {
@@ -62,9 +64,21 @@ pub(super) fn start_again(state: &StateDir, row: &TeamRow) -> Result<u8, TeamErr
         let words = format!("{file} is the file of team {now} now: start that with `cloister up`");
         return Err(TeamError::Refused(words));
     }
-    Db::open(state)?.begin_again(&row.name, &prepared.agents)?;
+    warn(&prepared);
+    Db::open(state)?.begin_again(&row.name, &prepared.origin, &prepared.agents)?;
     begin(state, &prepared)?;
     Ok(exit_codes::OK)
+}
+
+/// Nobody observes without knowing it.
+pub(super) fn warn(prepared: &Prepared) {
+    if prepared.mode.observes() {
+        tell_line(format_args!(
+            "cloister: team {0} OBSERVES: its agents reach every public host by name, whatever their rules allow, and it is \
+             only recorded\n`cloister policy learn {0}` writes the rules that it needs; `egress-mode = \"enforce\"` keeps them",
+            prepared.name
+        ));
+    }
 }
 
 /// Starts the warden and waits for its word.
@@ -118,9 +132,12 @@ fn setup(what: &'static str) -> impl Fn(io::Error) -> TeamError {
 }
 
 /// Removes what a start that failed has left.
-fn take_back(state: &StateDir, name: &str) {
+fn take_back(state: &StateDir, prepared: &Prepared) {
+    let name = &prepared.name;
     let removed = state.wait_for_lock(name).and_then(|lock| {
         state.remove_team(name, &lock)?;
+        // A warden that was killed could not.
+        sweep_groups(&prepared.origin);
         Db::open(state)?.remove(name)
     });
     if let Err(error) = removed {

@@ -1,0 +1,60 @@
+//! The start of a team's machine, and what those who wait for it are told meanwhile.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+use super::WardenError;
+use super::api::Progress;
+use super::channel::{Channel, ChannelError};
+use crate::commands::template::{tell, words};
+use crate::launch::LaunchSpec;
+use crate::machine::Machine;
+use crate::report::describe;
+use crate::template::{self, Notice, Wish};
+
+/// Starts the machine, for as long as the starter is there.
+///
+/// # Errors
+/// It does not start, or the starter has gone.
+pub(super) async fn start(
+    launch: LaunchSpec,
+    wish: &Wish,
+    starter: &mut Channel,
+) -> Result<Machine, WardenError> {
+    doing(starter, "starting the machine").await?;
+    let (told, mut news) = mpsc::unbounded_channel();
+    let tell = move |notice: Notice<'_>| {
+        tell(notice);
+        // Whoever waits may have gone.
+        told.send(words(notice)).ok();
+    };
+    let mut started = pin!(template::start(launch, wish, tell));
+    loop {
+        tokio::select! {
+            machine = &mut started => return machine
+                .map_err(|error| WardenError::Team(describe(&error, error.remedy()))),
+            Some(what) = news.recv() => doing(starter, &what).await?,
+            gone = starter.receive::<Progress>() => return Err(WardenError::StarterGone(
+                gone.err().unwrap_or(ChannelError::Gone),
+            )),
+        }
+    }
+}
+
+async fn doing(starter: &mut Channel, what: &str) -> Result<(), WardenError> {
+    let progress = Progress::Doing(what.to_owned());
+    starter.send(&progress, &[]).await.map_err(WardenError::StarterGone)
+}
+
+/// How the machine came to run, how long that took, and the guest's share of it.
+pub(super) fn started_words(machine: &Machine) -> String {
+    let report = machine.start_report();
+    let since =
+        |begin: u64, end: u64| Duration::from_nanos(end.saturating_sub(begin)).as_secs_f64();
+    let whole = since(report.begin_ns, report.ready_ns) * 1000.0;
+    let guest = since(report.vmm.entry_ns, report.ready_ns) * 1000.0;
+    let origin = if machine.is_fork() { "from a template" } else { "booted" };
+    format!("{origin}, ready after {whole:.1} ms, {guest:.1} ms of them in the guest")
+}

@@ -16,6 +16,9 @@ pub struct CommonArgs {
     /// Our monitor.
     #[arg(long, value_name = "FILE")]
     pub vmm: PathBuf,
+    /// Our jailer; not given: measured without a jail alone.
+    #[arg(long, value_name = "FILE")]
+    pub jailer: Option<PathBuf>,
     /// QEMU; not given: measured without it.
     #[arg(long, value_name = "FILE")]
     pub qemu: Option<PathBuf>,
@@ -38,6 +41,8 @@ impl CommonArgs {
     #[must_use]
     pub fn subjects(&self) -> Vec<Subject> {
         let mut subjects = vec![Subject::Cloister(self.vmm.clone())];
+        let jailed = |jailer| Subject::Jailed(self.vmm.clone(), jailer);
+        subjects.extend(self.jailer.clone().map(jailed));
         for memory in [Memory::Own, Memory::Memfd] {
             subjects.extend(self.qemu.clone().map(|program| Subject::Qemu(program, memory)));
         }

@@ -28,10 +28,27 @@ const CODE: [u8; 11] = [
     0xf4,   // hlt
     0xeb, 0xfd, // jmp to hlt
 ];
+/// The same, and over and over again: wherever it is saved, its next byte is a few instructions away.
+const CODE_THAT_REPEATS: [u8; 9] = [
+    0x66, 0xba, 0xf8, 0x03, // mov dx, 0x3f8
+    0xb0, MARKER, // mov al, MARKER
+    0xee,   // out dx, al
+    0xeb, 0xfd, // jmp to out
+];
 
-/// The ELF file.
+/// The ELF file of the guest that writes its byte once.
 #[must_use]
 pub fn elf() -> Vec<u8> {
+    elf_of(&CODE)
+}
+
+/// The same of the guest that writes it for ever.
+#[must_use]
+pub fn elf_that_repeats() -> Vec<u8> {
+    elf_of(&CODE_THAT_REPEATS)
+}
+
+fn elf_of(code: &[u8]) -> Vec<u8> {
     let note = note();
     let note_offset = HEADER_BYTES + 2 * PROGRAM_HEADER_BYTES;
     let mut file = header();
@@ -39,7 +56,7 @@ pub fn elf() -> Vec<u8> {
     file.extend(program_header(PT_LOAD, CODE_OFFSET, LOAD_ADDRESS.into(), CODE_BYTES, 4096));
     file.extend(note);
     file.resize(4096, 0);
-    file.extend(CODE);
+    file.extend(code);
     file.resize(3 * 4096, 0);
     file
 }

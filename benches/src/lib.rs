@@ -17,3 +17,5 @@ pub mod comparison;
 pub mod report;
 
 pub mod arguments;
+
+pub mod shares;

@@ -22,7 +22,7 @@ pub struct Report {
     /// [`SCHEMA`].
     pub schema: &'static str,
     /// Which bench.
-    pub bench: &'static str,
+    pub bench: String,
     /// What was measured, in a sentence.
     pub measures: &'static str,
     /// What a time means.
@@ -121,7 +121,7 @@ impl Report {
     /// # Errors
     /// There are no measurements.
     pub fn new(
-        bench: &'static str,
+        bench: impl Into<String>,
         measures: &'static str,
         mode: Mode,
         job: &Job,
@@ -143,7 +143,7 @@ impl Report {
             .collect();
         Ok(Self {
             schema: SCHEMA,
-            bench,
+            bench: bench.into(),
             measures,
             mode,
             environment: Environment::here(),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use cloister::commands::bench::footprint::Footprint;
 use serde_json::Value;
 
+use ::cloister::launch::jail::LimitsWish;
+
 use super::*;
 use crate::subject::qemu::Memory;
 use crate::subject::{Stages, Subject};
@@ -31,6 +33,7 @@ fn report() -> Report {
         base_cmdline: String::new(),
         extra_cmdline: String::new(),
         marker: vec![b'C'],
+        limits: LimitsWish::Asked,
     };
     let ours = [2_000_000, 1_000_000, 3_000_000].map(|total| run(total, Some(stages)));
     let theirs = [8_000_000, 8_000_000, 9_000_000].map(|total| run(total, None));

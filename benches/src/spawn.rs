@@ -107,6 +107,19 @@ pub struct Running {
 }
 
 impl Running {
+    /// A child of this process that something else has started.
+    #[must_use]
+    pub const fn of(pid: Pid) -> Self {
+        Self { pid, reaped: false }
+    }
+
+    /// Leaves it to somebody else to end and reap it.
+    #[must_use]
+    pub fn into_pid(mut self) -> Pid {
+        self.reaped = true;
+        self.pid
+    }
+
     /// Its process id.
     #[must_use]
     pub fn id(&self) -> u32 {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use cloister::launch::jail::LimitsWish;
 use cloister_benches::arguments::{CommonArgs, exit_code};
 use cloister_benches::comparison::compare;
 use cloister_benches::report::{Report, Target, mib};
@@ -52,6 +53,7 @@ fn measure(arguments: Arguments) -> anyhow::Result<Report> {
         base_cmdline: base_cmdline().context("kernel-config/cmdline is empty")?.to_owned(),
         extra_cmdline: ANNOUNCE.to_owned(),
         marker: MARKER.to_owned(),
+        limits: LimitsWish::Asked,
     };
     let measured = compare(&common.subjects(), &job, common.warmup, common.count)?;
     let what = "exec of the monitor to supervisor ready, same kernel and root";

@@ -4,14 +4,13 @@
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::Path;
 
 use ::cloister::commands::bench::footprint::{GUEST_MEMORY, GuestMemory};
 use ::cloister::launch::memory::guest_memory;
 use anyhow::{Context, bail};
 use cloister_vmm::control::{CONTROL_FD, Command, Event, MAX_DESCRIPTORS, MAX_MESSAGE, StartTimes};
-use cloister_vmm::spec::VmSpec;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags,
@@ -21,59 +20,94 @@ use rustix::net::{
 use super::{Job, Prepared, null, readable, serial_pipe};
 use crate::spawn::Program;
 
-/// The host's end of a running vmm's control socket.
+/// The host's end of a vmm's control socket.
 #[derive(Debug)]
-pub(super) struct Stamps(OwnedFd);
+pub(super) struct Control(OwnedFd);
 
-impl Stamps {
-    /// The stages that the vmm reports when its machine runs.
-    pub(super) fn receive(&self) -> anyhow::Result<StartTimes> {
+impl Control {
+    pub(super) fn send(
+        &self,
+        command: &Command,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> anyhow::Result<()> {
+        let message = postcard::to_allocvec(command)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors))
+        {
+            bail!("no room for the descriptors");
+        }
+        sendmsg(&self.0, &[IoSlice::new(&message)], &mut ancillary, SendFlags::empty())?;
+        Ok(())
+    }
+
+    pub(super) fn receive(&self) -> anyhow::Result<Event> {
         let mut buffer = vec![0; MAX_MESSAGE];
         readable(&self.0)?;
         let (_, bytes) = recv(&self.0, buffer.as_mut_slice(), RecvFlags::empty())?;
-        match postcard::from_bytes(buffer.get(..bytes).unwrap_or_default()) {
-            Ok(Event::Running(times)) => Ok(times),
-            Ok(other) => bail!("it said {other:?} where its stages were due"),
-            Err(error) => bail!("its message of {bytes} bytes can't be read: {error}"),
+        postcard::from_bytes(buffer.get(..bytes).unwrap_or_default())
+            .with_context(|| format!("its message of {bytes} bytes can't be read"))
+    }
+
+    /// The stages that the vmm reports when its machine runs.
+    pub(super) fn stages(&self) -> anyhow::Result<StartTimes> {
+        match self.receive()? {
+            Event::Running(times) => Ok(times),
+            other => bail!("it said {other:?} where its stages were due"),
         }
     }
 }
 
 pub(super) fn prepare(vmm: &Path, job: &Job) -> anyhow::Result<Prepared> {
-    let spec = VmSpec {
-        vcpus: job.vcpus,
-        memory_mib: job.memory_mib,
-        extra_cmdline: job.extra_cmdline.clone(),
-    };
+    let spec = job.spec();
     spec.validate()?;
-    let kvm = File::options().read(true).write(true).open("/dev/kvm").context("/dev/kvm")?;
     let kernel = File::open(&job.kernel)?;
     let root = root(job)?;
     let memory = guest_memory(spec.memory_bytes())?;
     let (output, serial) = serial_pipe(false)?;
+    let descriptors = [memory.as_fd(), kernel.as_fd(), root.as_fd(), serial.as_fd()];
+    prepared(vmm, &Command::Start(spec), &descriptors, output)
+}
 
-    let flags = SocketFlags::CLOEXEC;
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    let descriptors = [kvm.as_fd(), memory.as_fd(), kernel.as_fd(), root.as_fd(), serial.as_fd()];
-    let message = postcard::to_allocvec(&Command::Start(spec))?;
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
-    let mut ancillary = SendAncillaryBuffer::new(&mut space);
-    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-        bail!("no room for the descriptors");
-    }
-    sendmsg(&ours, &[IoSlice::new(&message)], &mut ancillary, SendFlags::empty())?;
-
+/// A vmm that will find this command, with `/dev/kvm` and these descriptors.
+pub(super) fn prepared(
+    vmm: &Path,
+    command: &Command,
+    descriptors: &[BorrowedFd<'_>],
+    output: File,
+) -> anyhow::Result<Prepared> {
+    let (program, descriptors, control) = started(vmm, command, descriptors)?;
     Ok(Prepared {
-        program: Program::new(vmm, &[])?,
-        descriptors: vec![(null()?, 0), (null()?, 1), (theirs, CONTROL_FD)],
+        program,
+        descriptors,
         output,
         memory: GuestMemory::Memfd(GUEST_MEMORY),
-        stamps: Some(Stamps(ours)),
+        control: Some(control),
+        jail: None,
     })
 }
 
+/// What a program gets as which descriptor.
+type Places = Vec<(OwnedFd, RawFd)>;
+
+/// The program, its descriptors, and our end of its control socket, with the command in it.
+pub(super) fn started(
+    vmm: &Path,
+    command: &Command,
+    descriptors: &[BorrowedFd<'_>],
+) -> anyhow::Result<(Program, Places, Control)> {
+    let kvm = File::options().read(true).write(true).open("/dev/kvm").context("/dev/kvm")?;
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let control = Control(ours);
+    let all: Vec<_> = std::iter::once(kvm.as_fd()).chain(descriptors.iter().copied()).collect();
+    control.send(command, &all)?;
+    let places = vec![(null()?, 0), (null()?, 1), (theirs, CONTROL_FD)];
+    Ok((Program::new(vmm, &[])?, places, control))
+}
+
 /// The root image; a guest that needs none gets a page of zeros.
-fn root(job: &Job) -> io::Result<File> {
+pub(super) fn root(job: &Job) -> io::Result<File> {
     match &job.root {
         Some(path) => File::open(path),
         None => {

@@ -1,6 +1,8 @@
 //! The machine monitors that are compared: how each is prepared, started, timed and weighed.
 
 mod cloister;
+mod fork;
+mod jailed;
 pub mod qemu;
 
 use std::fs::File;
@@ -9,9 +11,11 @@ use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use ::cloister::commands::bench::footprint::{Footprint, GuestMemory};
+use ::cloister::launch::jail::LimitsWish;
 use ::cloister::machine::now_ns;
 use anyhow::{Context, bail};
 use cloister_vmm::control::StartTimes;
+use cloister_vmm::spec::VmSpec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use serde::Serialize;
@@ -29,6 +33,12 @@ const MAX_OUTPUT: usize = 1 << 20;
 pub enum Subject {
     /// Ours: the path of `cloister-vmm`.
     Cloister(PathBuf),
+    /// The same in its jail: the paths of `cloister-vmm` and of `cloister-jailer`.
+    Jailed(PathBuf, PathBuf),
+    /// Forks of a saved machine: the path of `cloister-vmm`.
+    Fork(PathBuf),
+    /// The same in its jail: the paths of `cloister-vmm` and of `cloister-jailer`.
+    JailedFork(PathBuf, PathBuf),
     /// QEMU's `microvm` machine: the path of `qemu-system-x86_64`, and where its guest memory is from.
     Qemu(PathBuf, qemu::Memory),
 }
@@ -50,6 +60,20 @@ pub struct Job {
     pub extra_cmdline: String,
     /// The clock stops when this has been read from the guest's serial port.
     pub marker: Vec<u8>,
+    /// Whether jails have the limits of their control groups, as `cloister` always wants them.
+    pub limits: LimitsWish,
+}
+
+impl Job {
+    /// The machine's shape.
+    #[must_use]
+    pub fn spec(&self) -> VmSpec {
+        VmSpec {
+            vcpus: self.vcpus,
+            memory_mib: self.memory_mib,
+            extra_cmdline: self.extra_cmdline.clone(),
+        }
+    }
 }
 
 /// A subject with everything opened and made that is not measured.
@@ -62,8 +86,10 @@ pub struct Prepared {
     output: File,
     /// The guest's memory.
     memory: GuestMemory,
-    /// Asks the monitor for its own time stamps once the marker has come.
-    stamps: Option<cloister::Stamps>,
+    /// Tells the monitor's own time stamps once the marker has come.
+    control: Option<cloister::Control>,
+    /// The program is the jailer, and this its jail.
+    jail: Option<jailed::Jail>,
 }
 
 /// One measurement.
@@ -123,6 +149,9 @@ impl Subject {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Cloister(_) => "cloister",
+            Self::Jailed(..) => "cloister-jailed",
+            Self::Fork(..) => "fork",
+            Self::JailedFork(..) => "fork-jailed",
             Self::Qemu(_, qemu::Memory::Own) => "qemu-microvm",
             Self::Qemu(_, qemu::Memory::Memfd) => "qemu-microvm-memfd",
         }
@@ -132,7 +161,10 @@ impl Subject {
     #[must_use]
     pub fn command(&self, job: &Job) -> String {
         match self {
-            Self::Cloister(vmm) => vmm.display().to_string(),
+            Self::Cloister(vmm) | Self::Fork(vmm) => vmm.display().to_string(),
+            Self::Jailed(vmm, jailer) | Self::JailedFork(vmm, jailer) => {
+                format!("{} {}", jailer.display(), vmm.display())
+            }
             Self::Qemu(program, memory) => {
                 format!("{} {}", program.display(), qemu::arguments(*memory, job).join(" "))
             }
@@ -142,7 +174,11 @@ impl Subject {
     /// The first line of what it says about its version; empty if it says nothing.
     #[must_use]
     pub fn version(&self) -> String {
-        let (Self::Cloister(program) | Self::Qemu(program, _)) = self;
+        let (Self::Cloister(program)
+        | Self::Jailed(program, _)
+        | Self::Fork(program)
+        | Self::JailedFork(program, _)
+        | Self::Qemu(program, _)) = self;
         let output = std::process::Command::new(program).arg("--version").output();
         let text = output.map(|output| output.stdout).unwrap_or_default();
         String::from_utf8_lossy(&text).lines().next().unwrap_or_default().to_owned()
@@ -155,6 +191,11 @@ impl Subject {
     pub fn prepare(&self, job: &Job) -> anyhow::Result<Prepared> {
         match self {
             Self::Cloister(vmm) => cloister::prepare(vmm, job),
+            Self::Jailed(vmm, jailer) => cloister::prepare(vmm, job)
+                .and_then(|prepared| jailed::enter(vmm, jailer, job, prepared)),
+            Self::Fork(vmm) => fork::prepare(vmm, job),
+            Self::JailedFork(vmm, jailer) => fork::prepare(vmm, job)
+                .and_then(|prepared| jailed::enter(vmm, jailer, job, prepared)),
             Self::Qemu(program, memory) => qemu::prepare(program, *memory, job),
         }
         .with_context(|| format!("can't prepare {}", self.name()))
@@ -173,14 +214,30 @@ impl Prepared {
         // Only the process may hold the pipe's other end, so that its end ends our reading.
         drop(places);
         self.descriptors.clear();
-        let marked_ns = wait_for_marker(&mut self.output, marker)?;
+        let marked = wait_for_marker(&mut self.output, marker);
+        let running = match &mut self.jail {
+            Some(jail) => jail.process(running)?,
+            None => running,
+        };
+        let marked_ns = marked.map_err(|error| self.told(error))?;
         let footprint = Footprint::of(running.id(), self.memory)?;
-        let stages = match self.stamps {
-            Some(stamps) => Some(Stages::since(begin_ns, &stamps.receive()?)),
+        let stages = match self.control {
+            Some(control) => Some(Stages::since(begin_ns, &control.stages()?)),
             None => None,
         };
         end(running, &mut self.output)?;
         Ok(Run { total_ns: marked_ns.saturating_sub(begin_ns), stages, footprint })
+    }
+}
+
+impl Prepared {
+    /// An error with what the monitor itself says of it.
+    fn told(&self, error: anyhow::Error) -> anyhow::Error {
+        match self.control.as_ref().map(cloister::Control::receive) {
+            Some(Ok(event)) => error.context(format!("the monitor said: {event:?}")),
+            Some(Err(silent)) => error.context(format!("the monitor said nothing: {silent:#}")),
+            None => error,
+        }
     }
 }
 

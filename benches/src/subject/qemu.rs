@@ -30,7 +30,8 @@ pub(super) fn prepare(program: &Path, memory: Memory, job: &Job) -> anyhow::Resu
             Memory::Own => GuestMemory::Anonymous(u64::from(job.memory_mib) << 20),
             Memory::Memfd => GuestMemory::Memfd(MEMFD_NAME),
         },
-        stamps: None,
+        control: None,
+        jail: None,
     })
 }
 

@@ -12,7 +12,12 @@ use crate::terminal::Terminal;
 
 /// How long a call may take unless the test says otherwise. Generous: in the lab, with other labs
 /// beside it, a start takes seconds. A test that passes never comes near it.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Names a directory for templates: machines then go on from theirs, but for those whose boot is what a test is about.
+/// Set where a boot takes many seconds. A machine of `cloister run` is then of the shape of a template that is there, or
+/// boots; a team builds the one of its shape.
+const TEMPLATES: &str = "CLOISTER_TESTS_TEMPLATES";
 
 /// A call to be made.
 #[derive(Debug)]
@@ -23,6 +28,7 @@ pub struct Call {
     environment: Vec<(OsString, OsString)>,
     stdin: Option<Vec<u8>>,
     limit: Duration,
+    boots: bool,
 }
 
 impl Call {
@@ -43,6 +49,7 @@ impl Call {
             environment: Vec::new(),
             stdin: None,
             limit: LIMIT,
+            boots: false,
         }
     }
 
@@ -56,6 +63,13 @@ impl Call {
     #[must_use]
     pub fn run() -> Self {
         Self::cloister(["run"])
+    }
+
+    /// The machine boots, however others start.
+    #[must_use]
+    pub const fn boots(mut self) -> Self {
+        self.boots = true;
+        self
     }
 
     /// Uses the programs of another prefix.
@@ -164,11 +178,42 @@ impl Call {
         // so a test that sends them must not.
         let mut command = Command::new("/usr/bin/env");
         command.arg("--default-signal=HUP,INT,QUIT,TERM");
-        command.args(&self.before).arg(&self.program).args(&self.arguments);
+        command.args(&self.before).arg(&self.program);
         // What the caller of the tests has set must not decide their outcome.
         command.env_remove("CLOISTER_KERNEL").env_remove("CLOISTER_ROOTFS");
+        command.env_remove("CLOISTER_TEMPLATES");
+        let mut arguments = self.arguments.iter();
+        match std::env::var_os(TEMPLATES).filter(|_| self.may_fork()) {
+            Some(templates) => {
+                let verb = arguments.next();
+                // Teams are of many shapes, and each of some tests'.
+                let choice = if verb.is_some_and(|word| word == "up") { "build" } else { "auto" };
+                command.args(verb).args(["--template", choice]);
+                command.env("CLOISTER_TEMPLATES", templates);
+            }
+            // Nor what templates this machine's user has: a machine boots, unless the test has its own.
+            None if !self.has_templates() => _ = command.env("CLOISTER_COLD", "1"),
+            None => {}
+        }
+        command.args(arguments);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
+    }
+
+    /// Whether the test says where templates are.
+    fn has_templates(&self) -> bool {
+        let own = |word: &OsString| word == "--templates" || word == "CLOISTER_TEMPLATES";
+        self.arguments.iter().chain(self.environment.iter().map(|(name, _)| name)).any(own)
+    }
+
+    /// Whether it starts a machine and the test does not care how.
+    fn may_fork(&self) -> bool {
+        let starts = self.arguments.first().is_some_and(|word| word == "run" || word == "up");
+        // Its own choice, or its own guest; a user can't use another's templates.
+        let own = ["--cold", "--template", "--kernel", "--rootfs"];
+        let own = |word: &OsString| own.iter().any(|one| word == one);
+        let ordinary = !self.has_templates() && !self.arguments.iter().any(own);
+        starts && ordinary && self.before.is_empty() && !self.boots
     }
 
     fn words(&self) -> String {

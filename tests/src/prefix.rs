@@ -49,6 +49,12 @@ impl Prefix {
         self.0.join("bin/cloister-file-server")
     }
 
+    /// The program with the attacks of `cloister prove`.
+    #[must_use]
+    pub fn prober(&self) -> PathBuf {
+        self.0.join("bin/cloister-prober")
+    }
+
     /// The guest's kernel.
     #[must_use]
     pub fn kernel(&self) -> PathBuf {
@@ -79,6 +85,7 @@ impl Prefix {
             (self.vmm(), copy.vmm()),
             (self.jailer(), copy.jailer()),
             (self.file_server(), copy.file_server()),
+            (self.prober(), copy.prober()),
             (self.kernel(), copy.kernel()),
             (self.root(), copy.root()),
         ] {

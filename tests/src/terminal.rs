@@ -99,14 +99,19 @@ impl Terminal {
         modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)
     }
 
+    /// The process.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Waits for the end of the process; whether it came within the limit.
     ///
     /// # Panics
     /// It can't be waited for.
     #[must_use]
     pub fn ended(&self) -> bool {
-        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty())
-            .expect("a handle on the process");
+        let process = pidfd_open(self.pid(), PidfdFlags::empty()).expect("a handle on the process");
         let left = self.limit.saturating_sub(self.begin.elapsed());
         let limit = Timespec::try_from(left).expect("a time that fits");
         let mut fds = [PollFd::new(&process, PollFlags::IN)];

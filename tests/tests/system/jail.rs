@@ -2,16 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 
 use cloister_tests::census::{child_named, children};
-use cloister_tests::prefix::Prefix;
 use cloister_tests::{Call, Running};
 
-/// A user of the lab, and the group that owns its `/dev/kvm`.
-const USER: u32 = 1000;
-const KVM_GROUP: u32 = 108;
+use crate::ordinary_user::{OrdinaryUser, USER};
+
 /// Of these a machine has its own.
 const NAMESPACES: [&str; 7] = ["user", "pid", "mnt", "ipc", "uts", "net", "cgroup"];
 
@@ -95,44 +92,18 @@ fn as_root_a_machine_has_an_id_and_limits_of_its_own() {
 
 #[test]
 fn as_a_user_a_machine_is_confined_no_less() {
-    if std::env::var_os("LAB").is_none() {
-        println!("skipped: only the lab's /dev/kvm and control groups are the test's to give away");
-        return;
-    }
-    // What an administrator does once.
-    let device = Path::new("/dev/kvm");
-    chown(device, Some(0), Some(KVM_GROUP)).unwrap();
-    fs::set_permissions(device, fs::Permissions::from_mode(0o660)).unwrap();
-    let top = Path::new("/sys/fs/cgroup/of-a-user");
-    for folder in [top.to_owned(), top.join("session")] {
-        fs::create_dir(&folder).unwrap();
-        for file in ["", "cgroup.procs", "cgroup.subtree_control", "cgroup.threads"] {
-            chown(folder.join(file), Some(USER), Some(USER)).unwrap();
-        }
-    }
-    let (_folder, prefix) = Prefix::built().copied();
-    let user = USER.to_string();
-    let kvm = KVM_GROUP.to_string();
-    let enter = format!("echo $$ >{}/session/cgroup.procs; exec \"$@\"", top.display());
-    let as_user = ["sh", "-c", &enter, "sh", "setpriv", "--reuid", &user, "--regid", &user];
-    let as_user = [&as_user[..], &["--groups", &kvm, "--inh-caps=-all"]].concat();
-
-    let report = Call::cloister(["doctor"]).prefix(&prefix).through(&as_user);
-    let _report = report.output().exits(0);
-    let mut running = machine().prefix(&prefix).through(&as_user).spawn();
+    let Some(user) = OrdinaryUser::new("of-a-user") else { return };
+    let _report = user.makes(Call::cloister(["doctor"])).output().exits(0);
+    let mut running = user.makes(machine()).spawn();
     running.wait_for("up");
     let vmm = Vmm::of(&running);
     vmm.assert_confined();
-    assert_eq!(vmm.status["Uid"], [user.as_str(); 4].join("\t"));
-    assert!(vmm.group.starts_with(top.join("cloister")), "{}", vmm.group.display());
+    assert_eq!(vmm.status["Uid"], [USER.to_string().as_str(); 4].join("\t"));
+    assert!(vmm.group.starts_with(user.top().join("cloister")), "{}", vmm.group.display());
     running.signal(rustix::process::Signal::TERM);
     drop(running.finish());
-    assert!(!top.join("cloister").exists());
-    fs::remove_dir(top.join("session")).unwrap();
-    fs::remove_dir(top).unwrap();
-
     // Without a group of its own it is refused, with what to do.
-    let user = ["setpriv", "--reuid", &user, "--regid", &user, "--groups", &kvm];
-    let call = machine().prefix(&prefix).through(&user);
-    call.output().exits(125).says("not this user's to divide").says("systemd-run --user");
+    let elsewhere = user.makes_elsewhere(machine()).output().exits(125);
+    elsewhere.says("not this user's to divide").says("systemd-run --user");
+    user.end();
 }

@@ -104,7 +104,7 @@ fn a_machine_has_entropy_of_its_own() {
 fn an_ordinary_boot_prints_nothing_on_the_console() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("console");
-    Call::run().option("--log", &log).command(["true"]).output().exits(0);
+    Call::run().boots().option("--log", &log).command(["true"]).output().exits(0);
     let text = std::fs::read_to_string(&log).unwrap();
     assert!(text.len() < 400, "the guest said:\n{text}");
 }

@@ -1,7 +1,7 @@
 //! What tests of teams begin with.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use cloister_tests::Call;
 use tempfile::TempDir;
+
+use crate::ordinary_user::{OrdinaryUser, USER};
 
 /// A directory for one team, with an image of a shell and its tools.
 pub(crate) struct Bed {
@@ -18,11 +20,26 @@ pub(crate) struct Bed {
     store: Option<PathBuf>,
     /// State, where locks can be waited for: not on the lab's shared files.
     state: TempDir,
+    /// Who makes the calls, if not root.
+    user: Option<OrdinaryUser>,
 }
 
 impl Bed {
     pub(crate) fn new() -> Self {
-        let bed = Self::empty(None);
+        Self::filled(Self::empty(None))
+    }
+
+    /// All of it an ordinary user's.
+    pub(crate) fn of(user: OrdinaryUser) -> Self {
+        let mut bed = Self::empty(None);
+        for folder in [bed.folder.path(), &bed.path("team"), bed.state.path()] {
+            chown(folder, Some(USER), Some(USER)).unwrap();
+        }
+        bed.user = Some(user);
+        Self::filled(bed)
+    }
+
+    fn filled(bed: Self) -> Self {
         let image = bed.path("image");
         for folder in ["bin", "tmp", "proc", "dev", "etc", "work", "out", "in", "mnt"] {
             fs::create_dir_all(image.join(folder)).unwrap();
@@ -49,7 +66,7 @@ impl Bed {
     fn empty(store: Option<PathBuf>) -> Self {
         let folder = TempDir::new_in("/tmp").unwrap();
         fs::create_dir(folder.path().join("team")).unwrap();
-        Self { folder, store, state: TempDir::new().unwrap() }
+        Self { folder, store, state: TempDir::new().unwrap(), user: None }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -57,10 +74,14 @@ impl Bed {
     }
 
     pub(crate) fn call(&self, words: &[&str]) -> Call {
-        Call::cloister(words)
+        let call = Call::cloister(words)
             .variable("CLOISTER_STATE", self.state.path().join("state"))
             .variable("CLOISTER_STORE", self.store.clone().unwrap_or_else(|| self.path("store")))
-            .variable("CLOISTER_VOLUMES", self.path("volumes"))
+            .variable("CLOISTER_VOLUMES", self.path("volumes"));
+        match &self.user {
+            Some(user) => user.makes(call),
+            None => call,
+        }
     }
 
     /// Starts a team; comes back when it runs.
@@ -97,6 +118,11 @@ impl Bed {
         let ps = self.call(&["ps", "-a", "--json"]).output().exits(0);
         assert!(ps.text().contains("\"teams\": []"));
         assert_eq!(fs::read_dir(self.state.path().join("state/teams")).unwrap().count(), 0);
+    }
+
+    /// Who made the calls.
+    pub(crate) fn into_user(self) -> Option<OrdinaryUser> {
+        self.user
     }
 
     /// Where the team's logs are.

@@ -2,9 +2,12 @@
 //! real files, bounded in everything.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::ordinary_user::{OrdinaryUser, USER};
 use crate::team_bed::Bed;
 
 const SLEEPER: &str = "image = \"tools\"\ncommand = [\"sleep\", \"100000\"]\n";
@@ -104,6 +107,41 @@ fn a_container_is_what_its_file_says() {
 }
 
 #[test]
+fn an_ordinary_users_team_works_on_its_files_and_is_confined_no_less() {
+    let Some(user) = OrdinaryUser::new("of-a-teams-user") else { return };
+    let bed = Bed::of(user);
+    for folder in ["team/in", "team/out"] {
+        fs::create_dir(bed.path(folder)).unwrap();
+        chown(bed.path(folder), Some(USER), Some(USER)).unwrap();
+    }
+    fs::write(bed.path("team/in/note"), "read me\n").unwrap();
+    bed.up(&format!(
+        "name = \"t\"\n[volumes.kept]\n[agents.a]\n{SLEEPER}memory = \"32MiB\"\nmounts = [\n\
+         {{ source = \"./in\", target = \"/in\" }},\n\
+         {{ source = \"./out\", target = \"/out\", writable = true }},\n\
+         {{ volume = \"kept\", target = \"/mnt\", writable = true }},\n]\n"
+    ));
+    let says = |script: &str, wanted: &str| {
+        let (_, said) = bed.exec("t/a", script);
+        assert!(said.contains(wanted), "{script}: {said:?}, not {wanted:?}");
+    };
+    says("cat /in/note; id -u; cat /etc/secret", "read me\n1000\nof the image\n");
+    says("touch /in/x", "Read-only file system");
+    says("echo done > /out/result && cp /out/result /mnt/ && cat /mnt/result", "done\n");
+    let result = bed.path("team/out/result");
+    assert_eq!(fs::read_to_string(&result).unwrap(), "done\n");
+    assert_eq!(fs::metadata(&result).unwrap().uid(), USER);
+    let (code, _) = bed.exec("t/a", "head -c 90000000 /dev/zero | tail -c 90000000 | wc -c");
+    assert_ne!(code, 0, "its memory is bounded");
+    bed.await_event("out-of-memory");
+    let inspected = bed.call(&["inspect", "--security", "t"]).output().exits(0);
+    let table = inspected.text();
+    assert!(table.contains("vmm") && table.contains("file-server"), "{table}");
+    bed.down();
+    bed.into_user().unwrap().end();
+}
+
+#[test]
 fn limits_hold_and_neighbours_go_on() {
     let bed = Bed::new();
     bed.up(&format!(
@@ -111,9 +149,12 @@ fn limits_hold_and_neighbours_go_on() {
          [agents.hog]\n{SLEEPER}memory = \"48MiB\"\npids = 32\ntmp = \"4MiB\"\nopen-files = 64\ncpus = 0.5\n\
          [agents.good]\n{SLEEPER}"
     ));
+    let groups = groups_of_team(&bed);
     let good = || {
         let (code, said) = bed.exec("t/good", "echo alive");
         assert_eq!((code, said.as_str()), (0, "alive\n"));
+        // The host has not even had to defend itself.
+        groups.iter().for_each(|group| assert_untroubled(group));
     };
     // Memory: the whole command dies, and is told of; the agent and its neighbour live.
     let (code, said) = bed.exec("t/hog", "head -c 200000000 /dev/zero | tail -c 200000000 | wc -c");
@@ -153,6 +194,31 @@ fn limits_hold_and_neighbours_go_on() {
     drop(spinner.finish());
     assert!((0.45..0.55).contains(&share), "{share} of a processor");
     bed.down();
+}
+
+/// The control groups of the team's processes on the host.
+fn groups_of_team(bed: &Bed) -> Vec<PathBuf> {
+    let inspected = bed.call(&["inspect", "--json", "t"]).output().exits(0);
+    let value: serde_json::Value = serde_json::from_str(&inspected.text()).unwrap();
+    let processes = value["processes"].as_array().unwrap();
+    let jailed = processes.iter().filter(|process| process["role"] != "warden");
+    let groups: Vec<_> =
+        jailed.map(|process| PathBuf::from(process["group"].as_str().unwrap())).collect();
+    assert_eq!(groups.len(), 2, "vmm and file server");
+    groups
+}
+
+/// Asserts that what runs in a group on the host never reached the group's limits.
+fn assert_untroubled(group: &Path) {
+    let read = |file: &str| fs::read_to_string(group.join(file)).unwrap();
+    for (file, key) in [("memory.events", "oom"), ("pids.events", "max")] {
+        let events = read(file);
+        let count = events.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        assert_eq!(count, Some("0"), "{}/{file}", group.display());
+    }
+    let bytes = |file: &str| read(file).trim().parse::<u64>().unwrap();
+    let (peak, most) = (bytes("memory.peak"), bytes("memory.max"));
+    assert!(peak < most, "{}: {peak} of {most} bytes", group.display());
 }
 
 #[test]

@@ -31,9 +31,9 @@ kernel: setup ## out/lib/cloister/vmlinux; built once for each configuration and
 	@kernel-config/build.sh --output $(OUT)/lib/cloister/vmlinux
 
 programs: setup ## the programs, into out/bin/
-	@RUSTFLAGS='$(STATIC)' cargo build --locked --release --target $(TRIPLE) -p cloister -p cloister-vmm -p cloister-jailer -p cloister-file-server -p cloister-guest-agent
+	@RUSTFLAGS='$(STATIC)' cargo build --locked --release --target $(TRIPLE) -p cloister -p cloister-vmm -p cloister-jailer -p cloister-file-server -p cloister-prober -p cloister-guest-agent
 	@mkdir -p $(OUT)/bin
-	@install -m 755 $(BUILT)/cloister $(BUILT)/cloister-vmm $(BUILT)/cloister-jailer $(BUILT)/cloister-file-server $(OUT)/bin/
+	@install -m 755 $(BUILT)/cloister $(BUILT)/cloister-vmm $(BUILT)/cloister-jailer $(BUILT)/cloister-file-server $(BUILT)/cloister-prober $(OUT)/bin/
 
 rootfs: programs ## out/lib/cloister/rootfs.cpio, with the supervisor as /init
 	@rootfs/build.sh --supervisor $(BUILT)/cloister-supervisor --output $(OUT)/lib/cloister/rootfs.cpio
@@ -44,18 +44,21 @@ test: build ## every test; whole-system tests in the lab where this machine's KV
 lint: setup ## formatting, clippy, shell scripts, licences and bans
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
-	@cargo clippy --locked -p cloister-tests --test system --test residue --test here --test examples -- -D warnings
+	@cargo clippy --locked --workspace --test system --test residue --test here --test examples -- -D warnings
 	@scripts/lint-others
 
 bench: build ## figures against QEMU's microvm in one run, into out/bench/
 	@benches/run
+	@benches/fork/run
 	@benches/teams/run
+	@benches/shares/run
+	@benches/jail/run
 
 fuzz: setup ## each fuzz target for a bounded time
 	@fuzz/run
 
 install: build ## into PREFIX (/usr/local)
-	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(OUT)/bin/cloister $(OUT)/bin/cloister-vmm $(OUT)/bin/cloister-jailer $(OUT)/bin/cloister-file-server
+	@install -D -m 755 -t $(DESTDIR)$(PREFIX)/bin $(OUT)/bin/cloister $(OUT)/bin/cloister-vmm $(OUT)/bin/cloister-jailer $(OUT)/bin/cloister-file-server $(OUT)/bin/cloister-prober
 	@install -D -m 644 -t $(DESTDIR)$(PREFIX)/lib/cloister $(OUT)/lib/cloister/vmlinux $(OUT)/lib/cloister/rootfs.cpio
 	@$(OUT)/bin/cloister completion bash | install -D -m 644 /dev/stdin $(DESTDIR)$(PREFIX)/share/bash-completion/completions/cloister
 

@@ -46,6 +46,7 @@ fn kind_of(word: &str) -> Kind {
         // Open, close, fail and refuse of network activity.
         "egress-allowed" => kind(NETWORK, 1, 1),
         "egress-observed" => kind(NETWORK, 1, 2),
+        "egress-asked" => kind(FINDING, 1, 2),
         "egress-ended" => kind(NETWORK, 2, 1),
         // Traffic of a connection that goes on.
         "egress-request" => kind(NETWORK, 6, 1),
@@ -55,7 +56,7 @@ fn kind_of(word: &str) -> Kind {
         "egress-left-out" => kind(FINDING, 1, 2),
         // "Update" of the API's activities.
         "policy-applied" => kind(API, 3, 2),
-        "order" | "copy" | "attach" | "policy-refused" => kind(API, 3, 1),
+        "order" | "copy" | "attach" | "answer" | "policy-refused" => kind(API, 3, 1),
         _ => kind(LIFECYCLE, OTHER, 1),
     }
 }

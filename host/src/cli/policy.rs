@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::team::StoreArgs;
 use super::teams::{StateArgs, Target};
@@ -33,6 +33,71 @@ pub enum PolicyCommand {
     Apply(ApplyArgs),
     /// Write the rules that a team's last run would have needed, of what was observed.
     Learn(LearnArgs),
+    /// Show the connections that wait for your word, by rules that ask.
+    Questions(QuestionsArgs),
+    /// Allow or deny a connection that waits.
+    Answer(AnswerArgs),
+}
+
+const QUESTIONS_EXAMPLES: &str = "\
+Examples:
+  cloister policy questions research
+  cloister policy answer research 3 allow
+  cloister policy answer research 4 deny --always
+  cloister audit follow research --kind egress-asked     Be told when something is asked
+
+A rule with action = \"ask\" lets a connection wait for an answer, 120 seconds at most; none is a no.
+Exit codes: 0 when it was done, 125 when not.";
+
+/// What was typed after `policy questions`.
+#[derive(Debug, Args)]
+#[command(after_help = QUESTIONS_EXAMPLES)]
+pub struct QuestionsArgs {
+    /// The team, or one agent of it.
+    #[arg(value_name = "TEAM[/AGENT]")]
+    pub target: Target,
+
+    /// Print one JSON object, for programs; see docs/user-guide.md.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where the state of teams is.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// What was typed after `policy answer`.
+#[derive(Debug, Args)]
+#[command(after_help = QUESTIONS_EXAMPLES)]
+pub struct AnswerArgs {
+    /// The team.
+    #[arg(value_name = "TEAM")]
+    pub target: Target,
+
+    /// The question's number, of `cloister policy questions`.
+    #[arg(value_name = "NUMBER")]
+    pub number: u64,
+
+    /// The answer.
+    #[arg(value_name = "ANSWER", value_enum)]
+    pub word: Word,
+
+    /// Answer later connections of the agent to the same host and port alike, until the team ends or its rules change.
+    #[arg(long)]
+    pub always: bool,
+
+    /// Where the state of teams is.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// An answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Word {
+    /// It may be made.
+    Allow,
+    /// It may not.
+    Deny,
 }
 
 const APPLY_EXAMPLES: &str = "\

@@ -43,7 +43,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Connects to what the rules allowed already: the stream, and the address that it goes to.
+    /// Connects to what the rules allowed already, or the operator `approved`: the stream, and the address that it goes to.
     ///
     /// # Errors
     /// No address may be reached, or none can be.
@@ -52,6 +52,7 @@ impl Connector {
         policy: &Policy,
         target: &Target,
         port: u16,
+        approved: bool,
     ) -> Result<(TcpStream, IpAddr), ConnectError> {
         let addresses = match target {
             Target::Name(name) => self.resolver.addresses(name).await?,
@@ -60,7 +61,7 @@ impl Connector {
         let mut denied = None;
         let mut admitted = Vec::new();
         for address in addresses {
-            match self.admits(policy, address, port) {
+            match self.admits(policy, target, address, port, approved) {
                 Ok(()) => admitted.push(address),
                 Err(words) => denied = denied.or(Some(words)),
             }
@@ -72,9 +73,26 @@ impl Connector {
         first_of(&admitted, port).await
     }
 
-    pub(super) fn admits(&self, policy: &Policy, address: IpAddr, port: u16) -> Result<(), String> {
-        policy.admits(address, port, &self.operator)?;
-        let named = matches!(policy.of_address(address, port), Verdict::Allowed(_));
+    pub(super) fn admits(
+        &self,
+        policy: &Policy,
+        target: &Target,
+        address: IpAddr,
+        port: u16,
+        approved: bool,
+    ) -> Result<(), String> {
+        // Who was asked about a name was not asked about the addresses that it has.
+        let approved = approved && matches!(target, Target::Address(_));
+        if approved {
+            policy.admits_approved(address, port, &self.operator)?;
+        } else {
+            policy.admits(address, port, &self.operator)?;
+        }
+        let named = match policy.of_address(address, port) {
+            Verdict::Allowed(_) => true,
+            Verdict::Asked(_) => approved,
+            Verdict::Denied(_) | Verdict::Observed | Verdict::NoRule => false,
+        };
         if !named && is_own(address) {
             return Err(format!("{address} is this host's own, and no rule names that address"));
         }

@@ -94,7 +94,8 @@ fn a_name_leads_only_to_addresses_that_are_named_or_public() {
         let policy =
             policy(&[&format!("allow *.test.example {port}"), &format!("allow 127.0.0.1 {port}")]);
         for reached in ["good.test.example", "six.test.example", "both.test.example"] {
-            let (stream, address) = connector.connect(&policy, &name(reached), port).await.unwrap();
+            let (stream, address) =
+                connector.connect(&policy, &name(reached), port, false).await.unwrap();
             assert_eq!(address.to_string(), "127.0.0.1", "{reached}");
             assert_eq!(stream.peer_addr().unwrap().port(), port);
         }
@@ -111,14 +112,14 @@ fn a_name_leads_only_to_addresses_that_are_named_or_public() {
             ("group.test.example", "multicast"),
             ("none.test.example", "documentation"),
         ] {
-            match connector.connect(&policy, &name(refused), port).await {
+            match connector.connect(&policy, &name(refused), port, false).await {
                 Err(ConnectError::Denied(words)) => {
                     assert!(words.contains(word), "{refused}: {words}");
                 }
                 other => panic!("{refused}: {other:?}"),
             }
         }
-        let missing = connector.connect(&policy, &name("missing.test.example"), port).await;
+        let missing = connector.connect(&policy, &name("missing.test.example"), port, false).await;
         assert!(matches!(missing, Err(ConnectError::Resolve(_))), "{missing:?}");
     });
 }
@@ -132,7 +133,7 @@ fn without_a_rule_about_it_loopback_is_refused_by_any_name_and_by_itself() {
         let policy = policy(&[&format!("allow *.test.example {port}"), "allow 127.0.0.1 1"]);
         let loopback = Target::Address(Ipv4Addr::LOCALHOST);
         for target in [name("good.test.example"), name("six.test.example"), loopback] {
-            let result = connector.connect(&policy, &target, port).await;
+            let result = connector.connect(&policy, &target, port, false).await;
             assert!(matches!(result, Err(ConnectError::Denied(_))), "{target:?} {result:?}");
         }
     });
@@ -146,7 +147,7 @@ fn what_does_not_take_it_is_told_at_once() {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let policy =
             policy(&[&format!("allow *.test.example {port}"), &format!("allow 127.0.0.1 {port}")]);
-        let result = connector.connect(&policy, &name("good.test.example"), port).await;
+        let result = connector.connect(&policy, &name("good.test.example"), port, false).await;
         assert!(matches!(result, Err(ConnectError::Connect { .. })), "{result:?}");
     });
 }
@@ -158,7 +159,7 @@ fn a_name_server_that_is_silent_is_left_in_time() {
         let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let connector = connector(silent.local_addr().unwrap());
         let policy = policy(&["allow *.test.example 443"]);
-        let result = connector.connect(&policy, &name("good.test.example"), 443).await;
+        let result = connector.connect(&policy, &name("good.test.example"), 443, false).await;
         assert!(matches!(result, Err(ConnectError::Resolve(_))), "{result:?}");
     });
 }

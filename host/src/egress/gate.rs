@@ -17,12 +17,11 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::ask::{AnswerError, Question, Questions, Subject};
 use super::connect::{ConnectError, Connector};
+use super::counts::Counts;
 use super::http::{self, OpenError, Opener, Way};
-use super::limits::{
-    HEAD_LIMIT, MAX_EVENTS, MAX_NEW_AGENT, MAX_NEW_TEAM, MAX_REQUEST_RECORDS, MAX_STREAMS_AGENT,
-    MAX_STREAMS_TEAM, WINDOW,
-};
+use super::limits::HEAD_LIMIT;
 use super::policy::{Policy, Verdict};
 use super::relay::{Traffic, relay};
 use super::totals::Totals;
@@ -38,6 +37,8 @@ pub type Tell = dyn Fn(usize, &str, String, Facts);
 pub const REQUEST: &str = "egress-request";
 /// The kind of what tells how much was not told.
 pub const LEFT_OUT: &str = "egress-left-out";
+/// The kind of what is told of a question to the operator.
+pub const ASKED: &str = "egress-asked";
 /// The kind of what is told of a stream that no rule allows, and that is let through as the team observes.
 pub const OBSERVED: &str = "egress-observed";
 
@@ -49,6 +50,7 @@ pub struct Gate {
     tell: Box<Tell>,
     counts: RefCell<Counts>,
     totals: RefCell<Vec<Totals>>,
+    questions: Questions,
     /// How often the rules have changed.
     changes: watch::Sender<u64>,
 }
@@ -56,39 +58,6 @@ pub struct Gate {
 impl std::fmt::Debug for Gate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Gate").field("policies", &self.policies).finish_non_exhaustive()
-    }
-}
-
-/// How many streams there are, and came lately.
-#[derive(Debug)]
-struct Counts {
-    agents: Vec<Count>,
-    team: Count,
-}
-
-#[derive(Clone, Debug)]
-struct Count {
-    open: usize,
-    since: Instant,
-    new: u32,
-    events: u32,
-    requests: u32,
-    left_out: u64,
-}
-
-impl Count {
-    fn new(now: Instant) -> Self {
-        Self { open: 0, since: now, new: 0, events: 0, requests: 0, left_out: 0 }
-    }
-
-    /// Begins a new window when the last is over: how many events the last left out.
-    fn turn(&mut self, now: Instant) -> u64 {
-        if now.duration_since(self.since) < WINDOW {
-            return 0;
-        }
-        let left_out = self.left_out;
-        *self = Self { open: self.open, ..Self::new(now) };
-        left_out
     }
 }
 
@@ -100,11 +69,7 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut counts = self.gate.counts.borrow_mut();
-        counts.team.open = counts.team.open.saturating_sub(1);
-        if let Some(agent) = counts.agents.get_mut(self.agent) {
-            agent.open = agent.open.saturating_sub(1);
-        }
+        self.gate.counts.borrow_mut().leave(self.agent);
     }
 }
 
@@ -112,13 +77,12 @@ impl Gate {
     /// A gate for agents with these rules, in the order of their numbers.
     #[must_use]
     pub fn new(policies: Vec<Policy>, connector: Connector, tell: Box<Tell>) -> Self {
-        let count = Count::new(Instant::now());
-        let agents = vec![count.clone(); policies.len()];
-        let totals = RefCell::new(vec![Totals::default(); agents.len()]);
-        let counts = RefCell::new(Counts { agents, team: count });
+        let totals = RefCell::new(vec![Totals::default(); policies.len()]);
+        let counts = RefCell::new(Counts::new(policies.len()));
         let policies = RefCell::new(policies.into_iter().map(Rc::new).collect());
         let (changes, _) = watch::channel(0);
-        Self { policies, connector, opener: None, tell, counts, totals, changes }
+        let questions = Questions::default();
+        Self { policies, connector, opener: None, tell, counts, totals, questions, changes }
     }
 
     /// The same, which can open streams.
@@ -130,15 +94,30 @@ impl Gate {
     /// Puts other rules in place of all agents', in the same order, at once. Streams that they do not allow are cut.
     pub fn replace(&self, policies: Vec<Policy>) {
         self.policies.replace(policies.into_iter().map(Rc::new).collect());
+        self.questions.clear();
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// What the operator is asked.
+    #[must_use]
+    pub fn questions(&self) -> Vec<Question> {
+        self.questions.list()
+    }
+
+    /// Answers a question, for the connections that wait or, if it is to be kept, for later ones too. What it was.
+    ///
+    /// # Errors
+    /// It does not wait, or too many answers are kept.
+    pub fn answer(&self, number: u64, yes: bool, keep: bool) -> Result<Question, AnswerError> {
+        self.questions.answer(number, yes, keep)
     }
 
     /// What each agent's egress came to, in the order of their numbers.
     #[must_use]
     pub fn totals(&self) -> Vec<Totals> {
         let (mut totals, counts) = (self.totals.borrow().clone(), self.counts.borrow());
-        for (totals, count) in totals.iter_mut().zip(&counts.agents) {
-            totals.open = count.open as u64;
+        for (totals, open) in totals.iter_mut().zip(counts.open()) {
+            totals.open = open;
         }
         totals
     }
@@ -171,11 +150,12 @@ impl Gate {
             Err(why) => return self.tell(agent, "egress-denied", format!("{to}: {why}")),
         };
         let verdict = policy.decide(&head.target, head.port);
-        if !verdict.is_allowed() {
-            return self.tell(agent, "egress-denied", format!("{to}: {}", verdict.words()));
-        }
+        let approved = match self.permits(agent, &head, verdict, &mut stream).await {
+            Ok(approved) => approved,
+            Err(why) => return self.tell(agent, "egress-denied", format!("{to}: {why}")),
+        };
         let begin = Instant::now();
-        let connected = self.connector.connect(&policy, &head.target, head.port).await;
+        let connected = self.connector.connect(&policy, &head.target, head.port, approved).await;
         let (outside, address) = match connected {
             Ok(connected) => {
                 self.total(agent, |totals| totals.connected(begin.elapsed()));
@@ -195,7 +175,7 @@ impl Gate {
         let traffic = Rc::new(Traffic::default());
         let (result, denied) = tokio::select! {
             // What is dropped here is reset for both sides.
-            () = self.until_denied(&head, address, &policy) => (Err(NO_LONGER.to_owned()), true),
+            () = self.until_denied(&head, address, &policy, approved) => (Err(NO_LONGER.to_owned()), true),
             carried = self.carry(&head, &policy, (stream, outside), &traffic) => carried,
         };
         let (sent, received) = (traffic.sent.get(), traffic.received.get());
@@ -241,13 +221,15 @@ impl Gate {
     }
 
     /// Waits until a stream, which `old` rules allowed, is not allowed any more, or would be carried otherwise.
-    async fn until_denied(&self, head: &Head, address: IpAddr, old: &Policy) {
+    async fn until_denied(&self, head: &Head, address: IpAddr, old: &Policy, approved: bool) {
         let mut changes = self.changes.subscribe();
         loop {
             let policy = usize::try_from(head.agent).ok().and_then(|agent| self.policy(agent));
             let stays = policy.is_some_and(|new| {
-                new.decide(&head.target, head.port).is_allowed()
-                    && self.connector.admits(&new, address, head.port).is_ok()
+                let verdict = new.decide(&head.target, head.port);
+                let Head { target, port, .. } = head;
+                (verdict.is_allowed() || approved && matches!(verdict, Verdict::Asked(_)))
+                    && self.connector.admits(&new, target, address, *port, approved).is_ok()
                     && is_carried_alike(&head.target, head.port, old, &new)
             });
             if !stays {
@@ -260,27 +242,41 @@ impl Gate {
         }
     }
 
+    /// Whether a stream may be connected, asking the operator where the rules say so: whether the operator said it.
+    ///
+    /// # Errors
+    /// It may not; why, in words.
+    async fn permits(
+        &self,
+        agent: usize,
+        head: &Head,
+        verdict: Verdict<'_>,
+        stream: &mut UnixStream,
+    ) -> Result<bool, String> {
+        let rule = match verdict {
+            Verdict::Asked(rule) => rule,
+            verdict if verdict.is_allowed() => return Ok(false),
+            verdict => return Err(verdict.words()),
+        };
+        let subject = Subject { agent, target: head.target.clone(), port: head.port };
+        let words = format!("{}, by the rule in {} ({})", shown(head), rule.from, rule.value);
+        let rule = format!("{} ({})", rule.from, rule.value);
+        let answer = self.questions.ask(subject, rule, |number| {
+            let facts = Facts::from([("question", number.into())]);
+            self.tell_facts(agent, ASKED, format!("question {number}: {words}"), facts);
+        });
+        let mut early = [0];
+        let answer = tokio::select! {
+            answer = answer => answer,
+            // Nothing is due before it is connected, so this is its end.
+            _ = stream.read(&mut early) => return Err("the agent did not wait for the answer".to_owned()),
+        };
+        answer.refusal().map_or(Ok(true), |why| Err(why.to_owned()))
+    }
+
     /// A place for one more stream of an agent.
     fn enter(&self, agent: usize) -> Result<Place<'_>, &'static str> {
-        let now = Instant::now();
-        let mut counts = self.counts.borrow_mut();
-        let Counts { agents, team } = &mut *counts;
-        let Some(own) = agents.get_mut(agent) else { return Err("there is no such agent") };
-        let own_left_out = own.turn(now);
-        // Events that were left out are told with the next one.
-        own.left_out = own.left_out.saturating_add(own_left_out);
-        team.turn(now);
-        if own.open >= MAX_STREAMS_AGENT || team.open >= MAX_STREAMS_TEAM {
-            return Err("too many streams at once");
-        }
-        if own.new >= MAX_NEW_AGENT || team.new >= MAX_NEW_TEAM {
-            return Err("too many new streams in a short time");
-        }
-        for count in [own, team] {
-            count.open += 1;
-            count.new += 1;
-        }
-        drop(counts);
+        self.counts.borrow_mut().enter(agent)?;
         Ok(Place { gate: self, agent })
     }
 
@@ -292,23 +288,10 @@ impl Gate {
     /// The same, with facts.
     pub(super) fn tell_facts(&self, agent: usize, kind: &str, words: String, facts: Facts) {
         self.total(agent, |totals| totals.event(kind));
-        let left_out = {
-            let mut counts = self.counts.borrow_mut();
-            let Some(own) = counts.agents.get_mut(agent) else { return };
-            let before = own.turn(Instant::now());
-            let (count, most) = match kind {
-                // Rules are learned from both: as few as can be are left out.
-                REQUEST | OBSERVED => (&mut own.requests, MAX_REQUEST_RECORDS),
-                _ => (&mut own.events, MAX_EVENTS),
-            };
-            *count = count.saturating_add(1);
-            if *count > most {
-                own.left_out = own.left_out.saturating_add(1);
-                return;
-            }
-            let first = own.events.saturating_add(own.requests) == 1;
-            before.saturating_add(if first { std::mem::take(&mut own.left_out) } else { 0 })
-        };
+        // Rules are learned from both: as few as can be are left out.
+        let frequent = [REQUEST, OBSERVED].contains(&kind);
+        let left_out = self.counts.borrow_mut().event(agent, frequent);
+        let Some(left_out) = left_out else { return };
         if left_out > 0 {
             let words = format!("{left_out} events about egress left out, as there were too many");
             (self.tell)(agent, LEFT_OUT, words, Facts::new());

@@ -2,6 +2,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::egress::connect::tests::name_server;
+use crate::egress::limits::{MAX_EVENTS, MAX_NEW_AGENT, MAX_STREAMS_AGENT};
 use crate::egress::policy::tests::policy;
 
 /// What was told.
@@ -196,5 +197,86 @@ fn what_is_observed_is_told_as_such_and_leads_nowhere_that_is_never_open() {
             assert!(!ask(&gate, 0, target.clone(), port).await.0, "{target:?}");
         }
         assert_eq!(told.borrow().iter().filter(|one| one.1 == "egress-denied").count(), 4);
+    });
+}
+
+#[test]
+fn a_stream_waits_for_the_operators_word() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (asks, address) = (format!("ask a.example {port}"), format!("allow 127.0.0.1 {port}"));
+        let (gate, told) = gate(vec![policy(&[&asks, &address])]).await;
+        let begin = |gate: &Rc<Gate>| {
+            let gate = Rc::clone(gate);
+            tokio::task::spawn_local(async move { ask(&gate, 0, name("a.example"), port).await })
+        };
+        let question = async || loop {
+            if let Some(question) = gate.questions().pop() {
+                break question;
+            }
+            tokio::task::yield_now().await;
+        };
+        // Yes: the stream is connected, and stays so under rules that ask the same.
+        let stream = begin(&gate);
+        let asked = question().await;
+        assert_eq!((asked.number, &*asked.to), (1, &*format!("a.example:{port}")));
+        gate.answer(1, true, false).unwrap();
+        let (connected, mut guest) = stream.await.unwrap();
+        assert!(connected);
+        let mut server = listener.accept().await.unwrap().0;
+        gate.replace(vec![policy(&[&address, &asks])]);
+        guest.write_all(b"a").await.unwrap();
+        server.read_exact(&mut [0]).await.unwrap();
+        // No, other rules, and an agent that leaves: not connected.
+        let stream = begin(&gate);
+        question().await;
+        gate.answer(2, false, false).unwrap();
+        assert!(!stream.await.unwrap().0);
+        let stream = begin(&gate);
+        question().await;
+        gate.replace(vec![policy(&[&address])]);
+        assert!(!stream.await.unwrap().0);
+        // Without a rule that asks, what was approved is cut.
+        assert_eq!(guest.read(&mut [0]).await.unwrap_or(0), 0);
+        gate.replace(vec![policy(&[&address, &asks])]);
+        let stream = begin(&gate);
+        question().await;
+        stream.abort();
+        while !gate.questions().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let told = told.borrow();
+        let of = |kind: &str| told.iter().filter(|one| one.1 == kind).map(|one| &*one.2).collect();
+        let asked: Vec<&str> = of(ASKED);
+        assert_eq!(asked.len(), 4);
+        assert!(asked[0].starts_with(&format!("question 1: a.example:{port}, by the rule in ")));
+        let denied: Vec<&str> = of("egress-denied");
+        for (words, why) in
+            denied.iter().zip(["said no", "rules changed", NO_LONGER, "did not wait"])
+        {
+            assert!(words.contains(why), "{why}: {denied:?}");
+        }
+        assert_eq!(denied.len(), 4);
+    });
+}
+
+#[test]
+fn an_address_is_asked_about_and_no_name_leads_there_by_that() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let rules = [&*format!("ask 127.0.0.1 {port}"), &*format!("allow a.example {port}")];
+        let (gate, _) = gate(vec![policy(&rules)]).await;
+        assert!(!ask(&gate, 0, name("a.example"), port).await.0);
+        assert!(gate.questions().is_empty());
+        let asking = Rc::clone(&gate);
+        let loopback = Target::Address([127, 0, 0, 1].into());
+        let stream = tokio::task::spawn_local(async move { ask(&asking, 0, loopback, port).await });
+        while gate.questions().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        gate.answer(1, true, false).unwrap();
+        assert!(stream.await.unwrap().0);
     });
 }

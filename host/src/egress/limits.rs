@@ -19,6 +19,13 @@ pub const MAX_REQUEST_RECORDS: u32 = 1000;
 pub const WINDOW: Duration = Duration::from_secs(10);
 /// How long a guest may take to say where a stream shall go. Its supervisor says it at once.
 pub const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long a connection waits for the operator's answer. Longer than a person who was told needs, and within what most
+/// clients wait for a server's first byte.
+pub const ASK_LIMIT: Duration = Duration::from_secs(120);
+/// Questions of one agent that wait at once. Stops an agent from hiding one among many.
+pub const MAX_QUESTIONS_AGENT: usize = 16;
+/// Answers of a team that are kept. More are rules, which belong into the team file.
+pub const MAX_KEPT_ANSWERS: usize = 256;
 /// How long finding a name's addresses may take in all.
 pub const RESOLVE_LIMIT: Duration = Duration::from_secs(10);
 /// How long connecting may take in all, however many addresses there are.

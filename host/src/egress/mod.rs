@@ -36,6 +36,8 @@ pub mod relay;
 
 pub mod totals;
 
+mod counts;
+
 pub mod gate;
 
 pub mod authority;
@@ -43,6 +45,8 @@ pub mod authority;
 pub mod trust;
 
 pub(crate) mod http;
+
+pub mod ask;
 
 pub mod asked;
 

@@ -25,6 +25,8 @@ pub struct Policy {
 pub enum Verdict<'a> {
     /// This one allows it, and none denies it.
     Allowed(&'a Setting<Rule>),
+    /// None allows or denies it, and this one asks the operator.
+    Asked(&'a Setting<Rule>),
     /// This one denies it.
     Denied(&'a Setting<Rule>),
     /// None is about it, and it is let through, as the team observes.
@@ -36,8 +38,8 @@ pub enum Verdict<'a> {
 /// Why something passes that no rule allows.
 pub(super) const OBSERVED: &str = "no rule allows it; let through, as the team observes";
 
-impl Verdict<'_> {
-    /// Whether it may be reached.
+impl<'a> Verdict<'a> {
+    /// Whether it may be reached, without anybody being asked.
     #[must_use]
     pub const fn is_allowed(self) -> bool {
         matches!(self, Self::Allowed(_) | Self::Observed)
@@ -50,16 +52,27 @@ impl Verdict<'_> {
             Self::Allowed(rule) | Self::Denied(rule) => {
                 format!("by the rule in {} ({})", rule.from, rule.value)
             }
+            Self::Asked(rule) => {
+                format!("the operator is asked, by the rule in {} ({})", rule.from, rule.value)
+            }
             Self::Observed => OBSERVED.to_owned(),
             Self::NoRule => "no rule allows it".to_owned(),
+        }
+    }
+
+    /// The rule that says so, if one does.
+    #[must_use]
+    pub const fn rule(self) -> Option<&'a Setting<Rule>> {
+        match self {
+            Self::Allowed(rule) | Self::Asked(rule) | Self::Denied(rule) => Some(rule),
+            Self::Observed | Self::NoRule => None,
         }
     }
 
     /// The rule's line in the team file, if it is from there.
     #[must_use]
     pub fn line(self) -> Option<u32> {
-        let (Self::Allowed(rule) | Self::Denied(rule)) = self else { return None };
-        rule.from.line()
+        self.rule()?.from.line()
     }
 }
 
@@ -91,7 +104,7 @@ impl Policy {
     /// Whether nothing may be reached.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.observes && !self.rules.iter().any(|rule| rule.value.action == Action::Allow)
+        !self.observes && self.rules.iter().all(|rule| rule.value.action == Action::Deny)
     }
 
     /// What the rules say of a name or an address, and a port.
@@ -118,38 +131,58 @@ impl Policy {
             Peer::Range(range) => meanings.iter().any(|one| range.contains(one)),
             Peer::Host(_) => false,
         });
+        // Of those that allow, or ask, one must name this very address well enough.
+        let named = |action| {
+            self.rules.iter().find(|rule| {
+                rule.value.action == action
+                    && rule.value.has_port(port)
+                    && matches!(&rule.value.peer, Peer::Range(range) if names(range, address))
+            })
+        };
+        let (allowed, asked) = (|| named(Action::Allow), || named(Action::Ask));
         match verdict {
-            Verdict::Allowed(_) => {
-                // Of those that allow, one must name this very address well enough.
-                let named = self.rules.iter().find(|rule| {
-                    rule.value.action == Action::Allow
-                        && rule.value.has_port(port)
-                        && matches!(&rule.value.peer, Peer::Range(range) if names(range, address))
-                });
-                named.map_or(Verdict::NoRule, Verdict::Allowed)
-            }
+            Verdict::Allowed(_) | Verdict::Asked(_) => allowed()
+                .map(Verdict::Allowed)
+                .or_else(|| asked().map(Verdict::Asked))
+                .unwrap_or(Verdict::NoRule),
             other => other,
         }
     }
 
     /// Whether a connection may be made to an address that a name has, or that was asked for. It is
-    /// [`canonical`](super::address::canonical).
+    /// [`canonical`](super::address::canonical). What only asks about addresses admits none that a name leads to: nobody was
+    /// asked about those.
     ///
     /// # Errors
     /// It may not; why, in words.
     pub fn admits(&self, address: IpAddr, port: u16, operator: &Operator) -> Result<(), String> {
-        if let Some(range) = meanings(address).iter().find_map(|one| operator.denies(*one)) {
-            return Err(format!("{address} is denied by the operator ({range})"));
-        }
+        is_denied_by(operator, address)?;
         match (self.of_address(address, port), special(address)) {
             (Verdict::Denied(rule), _) => {
                 let Setting { value, from } = rule;
                 Err(format!("{address} is denied by the rule in {from} ({value})"))
             }
-            (Verdict::Allowed(_), _) | (Verdict::NoRule | Verdict::Observed, None) => Ok(()),
-            (Verdict::NoRule | Verdict::Observed, Some(kind)) => {
+            (Verdict::Allowed(_), _) => Ok(()),
+            (Verdict::Asked(_) | Verdict::NoRule | Verdict::Observed, None) => Ok(()),
+            (Verdict::Asked(_) | Verdict::NoRule | Verdict::Observed, Some(kind)) => {
                 Err(format!("{address} is {kind}, and no rule names that address"))
             }
+        }
+    }
+
+    /// The same of an address that the operator was asked about, and said yes: rules that allow could not say more.
+    ///
+    /// # Errors
+    /// It may not; why, in words.
+    pub fn admits_approved(
+        &self,
+        address: IpAddr,
+        port: u16,
+        operator: &Operator,
+    ) -> Result<(), String> {
+        match self.of_address(address, port) {
+            Verdict::Asked(_) => is_denied_by(operator, address),
+            _ => self.admits(address, port, operator),
         }
     }
 
@@ -171,13 +204,12 @@ impl Policy {
             rules.filter(|rule| rule.value.has_port(port) && is_about(&rule.value.peer))
         };
         // What denies some requests denies no stream.
-        let whole = |rule: &Rule| rule.action == Action::Allow || rule.http.is_none();
+        let whole = |rule: &Rule| rule.action != Action::Deny || rule.http.is_none();
         let first = |action| about().find(|rule| rule.value.action == action && whole(&rule.value));
-        match (first(Action::Deny), first(Action::Allow)) {
-            (Some(rule), _) => Verdict::Denied(rule),
-            (None, Some(rule)) => Verdict::Allowed(rule),
-            (None, None) => Verdict::NoRule,
-        }
+        let denied = || first(Action::Deny).map(Verdict::Denied);
+        let allowed = || first(Action::Allow).map(Verdict::Allowed);
+        let asked = || first(Action::Ask).map(Verdict::Asked);
+        denied().or_else(allowed).or_else(asked).unwrap_or(Verdict::NoRule)
     }
 
     /// The supervisor's copy; nothing if nothing may be reached. Addresses of an agent's own loopback
@@ -189,7 +221,7 @@ impl Policy {
         }
         let mut egress = Egress { observes: self.observes, ..Egress::default() };
         for Setting { value: Rule { peer, ports, action, http }, .. } in &self.rules {
-            let (ports, allows) = (ports.clone(), *action == Action::Allow);
+            let (ports, allows) = (ports.clone(), *action != Action::Deny);
             if !allows && http.is_some() {
                 // Only the host sees requests.
                 continue;
@@ -206,6 +238,13 @@ impl Policy {
             }
         }
         Some(egress)
+    }
+}
+
+fn is_denied_by(operator: &Operator, address: IpAddr) -> Result<(), String> {
+    match meanings(address).iter().find_map(|one| operator.denies(*one)) {
+        Some(range) => Err(format!("{address} is denied by the operator ({range})")),
+        None => Ok(()),
     }
 }
 

@@ -11,7 +11,11 @@ fn rule(text: &str) -> Setting<Rule> {
     let ports = words
         .get(2)
         .map_or(Vec::new(), |list| list.split(',').map(|port| port.parse().unwrap()).collect());
-    let action = if words[0] == "deny" { Action::Deny } else { Action::Allow };
+    let action = match words[0] {
+        "deny" => Action::Deny,
+        "ask" => Action::Ask,
+        _ => Action::Allow,
+    };
     Setting::usual(Rule { peer, ports, action, http: None })
 }
 
@@ -135,4 +139,53 @@ fn decisions_have_words() {
     assert_eq!(words, "by the rule in default (deny 10.0.0.0/8, every port)");
     let refused = policy.admits("192.168.0.1".parse().unwrap(), 443, &Operator::default());
     assert_eq!(refused.unwrap_err(), "192.168.0.1 is private, and no rule names that address");
+}
+
+#[test]
+fn what_asks_is_behind_what_allows_and_denies() {
+    let policy = policy(&[
+        "ask *.example.com 443",
+        "allow api.example.com 443",
+        "deny bad.example.com",
+        "ask 10.0.0.0/24 5432",
+        "allow 10.0.0.7 5432",
+        "deny 10.0.0.9",
+        "allow 127.0.0.1 443",
+    ]);
+    let verdict = |to: &str, port| match policy.decide(&target(to), port) {
+        Verdict::Allowed(_) => "allowed",
+        Verdict::Asked(_) => "asked",
+        Verdict::Denied(_) => "denied",
+        Verdict::Observed | Verdict::NoRule => "none",
+    };
+    for (to, port, said) in [
+        ("x.example.com", 443, "asked"),
+        ("x.example.com", 80, "none"),
+        ("api.example.com", 443, "allowed"),
+        ("bad.example.com", 443, "denied"),
+        ("10.0.0.1", 5432, "asked"),
+        ("10.0.0.7", 5432, "allowed"),
+        ("10.0.0.9", 5432, "denied"),
+    ] {
+        assert_eq!(verdict(to, port), said, "{to}:{port}");
+    }
+    let asked = policy.decide(&target("x.example.com"), 443);
+    assert!(!asked.is_allowed() && asked.words().starts_with("the operator is asked, by"));
+    let observing = policy.clone().observing(true);
+    assert!(matches!(observing.decide(&target("x.example.com"), 443), Verdict::Asked(_)));
+    // A private address is reached by who was asked about it, and not by a name that leads there.
+    let operator = Operator::default();
+    let of = |text: &str| text.parse().unwrap();
+    assert!(policy.admits(of("10.0.0.1"), 5432, &operator).is_err());
+    assert!(policy.admits_approved(of("10.0.0.1"), 5432, &operator).is_ok());
+    for address in ["10.0.0.9", "10.0.1.1", "127.0.0.2"] {
+        assert!(policy.admits_approved(of(address), 5432, &operator).is_err(), "{address}");
+    }
+    let operator = toml::from_slice::<Operator>(b"deny = [\"10.0.0.0/16\"]").unwrap();
+    assert!(policy.admits_approved(of("10.0.0.1"), 5432, &operator).is_err());
+    // The guest knows the way, and the host asks.
+    let egress = policy.for_guest().unwrap();
+    assert_eq!(egress.ports("x.example.com"), [443]);
+    assert_eq!(egress.ranges.len(), 2);
+    assert!(!self::policy(&["ask a.example 443"]).is_empty());
 }

@@ -79,7 +79,12 @@ impl Policy {
                 rule.value.action == action && is_about(&rule.value, asked, path.as_ref())
             })
         };
-        match (about(Action::Deny), about(Action::Allow)) {
+        // Where no rule allows anything, the operator was asked before the stream began.
+        let is_asked =
+            || self.about_name(name, port).all(|rule| rule.value.action != Action::Allow);
+        let allowed = about(Action::Allow);
+        let allowed = allowed.or_else(|| about(Action::Ask).filter(|_| is_asked()));
+        match (about(Action::Deny), allowed) {
             (Some(rule), _) => Judgement::Denied(rule),
             (None, Some(rule)) => Judgement::Allowed(rule),
             (None, None) if self.observes() => Judgement::Observed,

@@ -51,6 +51,8 @@ pub enum Peer {
 pub enum Action {
     /// What it is about may be reached.
     Allow,
+    /// Each connection waits for the operator's word, unless another rule allows or denies it.
+    Ask,
     /// It may not, whatever allows it.
     Deny,
 }
@@ -67,6 +69,7 @@ impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.action {
             Action::Allow => "allow ",
+            Action::Ask => "ask ",
             Action::Deny => "deny ",
         })?;
         match &self.peer {

@@ -31,8 +31,11 @@ pub(super) fn rule(reader: &Reader<'_>, node: &Node) -> Option<Setting<Rule>> {
             return None;
         }
     };
-    let denies = node.text("action").is_some_and(|word| word.value == "deny");
-    let action = if denies { Action::Deny } else { Action::Allow };
+    let action = match node.text("action").as_ref().map(|word| word.value.as_str()) {
+        Some("deny") => Action::Deny,
+        Some("ask") => Action::Ask,
+        _ => Action::Allow,
+    };
     let mut ports = Vec::new();
     for item in node.get("ports").map(Node::items).unwrap_or_default() {
         // A wrong one was told.
@@ -44,10 +47,11 @@ pub(super) fn rule(reader: &Reader<'_>, node: &Node) -> Option<Setting<Rule>> {
         ports.push(port);
     }
     match node.get("ports") {
-        None if denies => {}
+        None if action == Action::Deny => {}
         None => {
             let remedy = "add ports = [443], or those that the agent needs";
-            reader.add(node.place, "`ports` is missing: a rule that allows must have it", remedy);
+            let what = "`ports` is missing: a rule that allows or asks must have it";
+            reader.add(node.place, what, remedy);
             return None;
         }
         Some(list) if ports.is_empty() => {
@@ -70,6 +74,12 @@ fn http(reader: &Reader<'_>, node: &Node, peer: &Peer, action: Action) -> Option
     if let Peer::Range(_) = peer {
         let what = "a rule about addresses can't look at requests";
         reader.add(first.place, what, "name the host: host = \"api.example.com\"");
+        return None;
+    }
+    if action == Action::Ask {
+        let what = "a rule that asks is about connections, and can't look at requests";
+        let remedy = "take it out, or write a rule that allows such requests";
+        reader.add(first.place, what, remedy);
         return None;
     }
     let mut lists = Vec::new();
@@ -163,7 +173,7 @@ pub(super) fn check(reader: &Reader<'_>, agent: &AgentFile) {
         let place = rule.from.place();
         let Rule { peer, ports, action, http } = &rule.value;
         if let Peer::Range(range) = peer
-            && *action == Action::Allow
+            && *action != Action::Deny
         {
             if let Err((what, remedy)) = allowed(range) {
                 reader.add(place, what, remedy);
@@ -173,7 +183,7 @@ pub(super) fn check(reader: &Reader<'_>, agent: &AgentFile) {
             sockets = sockets.saturating_add(size.saturating_mul(ports.len() as u64));
         }
         let sorted: BTreeSet<u16> = ports.iter().copied().collect();
-        let key = (format!("{peer:?} {http:?}"), sorted, *action == Action::Deny);
+        let key = (format!("{peer:?} {http:?} {action:?}"), sorted);
         if let Some(first) = seen.insert(key, rule.from) {
             let what = format!("the rule says what the one in {first} says");
             reader.add(place, what, "take one of the two out");

@@ -28,7 +28,12 @@ pub static EGRESS: Table = Table {
             "every port, if the rule denies; else an error",
             "TCP ports.",
         ),
-        key("action", Kind::Choice(&["allow", "deny"]), "`\"allow\"`", "What the rule does."),
+        key(
+            "action",
+            Kind::Choice(&["allow", "ask", "deny"]),
+            "`\"allow\"`",
+            "What the rule does; `ask`: the operator decides about each connection (`cloister policy questions`).",
+        ),
         key(
             "methods",
             Kind::List(&Kind::Text(Rule::Method), MAX_METHODS),

@@ -8,10 +8,11 @@ use cloister_protocol::message::{ExecFailure, ExitStatus, WindowSize};
 use serde::{Deserialize, Serialize};
 
 use super::log::Source;
+use crate::egress::ask::Question;
 use crate::egress::totals::Totals;
 
 /// Raised when anything here changes: a team's warden may be older than the command.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// A command to the warden.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +65,17 @@ pub enum Call {
     Processes,
     /// [`Reply::Totals`].
     Totals,
+    /// [`Reply::Questions`].
+    Questions,
+    /// Answer a question: [`Reply::Answered`].
+    Answer {
+        /// Which.
+        number: u64,
+        /// Whether the connection may be made.
+        yes: bool,
+        /// Whether the answer is for later connections too.
+        keep: bool,
+    },
 }
 
 /// A command for an agent's container.
@@ -139,6 +151,10 @@ pub enum Reply {
     Processes(Vec<(String, i32)>),
     /// What the egress of each agent came to; none of teams whose agents have no rules.
     Totals(Vec<(String, Totals)>),
+    /// What the operator is asked, with the agents' names.
+    Questions(Vec<(String, Question)>),
+    /// This question was answered.
+    Answered(String, Question),
     /// It can't be done.
     Refused {
         /// Why.

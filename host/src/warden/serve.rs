@@ -12,6 +12,7 @@ use super::channel::{Channel, ChannelError};
 use super::team::Team;
 use super::{pause, policy};
 use crate::audit::record::{By, Entry};
+use crate::egress::ask::Question;
 use crate::egress::totals::Totals;
 use crate::machine::{Command, CopySpec, ExecError, ExecSpec, StdioSpec, Streams, set_variable};
 use crate::report::{chain, tell_line};
@@ -80,6 +81,10 @@ async fn connection(team: Rc<Team>, stream: UnixStream) -> Result<(), ChannelErr
         Some(Call::Usage) => usage(&team, channel).await,
         Some(Call::Processes) => channel.send(&Reply::Processes(team.processes()), &[]).await,
         Some(Call::Totals) => channel.send(&Reply::Totals(totals(&team)), &[]).await,
+        Some(Call::Questions) => channel.send(&Reply::Questions(questions(&team)), &[]).await,
+        Some(Call::Answer { number, yes, keep }) => {
+            channel.send(&answer(&team, by, number, yes, keep), &[]).await
+        }
         Some(Call::ApplyPolicy { bytes }) => policy::apply(&team, by, bytes, channel).await,
         Some(Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) | Call::Plan(_)) | None => {
             Ok(())
@@ -96,7 +101,7 @@ const fn needs_the_machine(call: &Call) -> bool {
         Call::Order { .. } => true,
         Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) | Call::Attach { .. } => false,
         Call::Pause | Call::Resume | Call::Plan(_) => false,
-        Call::Processes | Call::Totals => false,
+        Call::Processes | Call::Totals | Call::Questions | Call::Answer { .. } => false,
     }
 }
 
@@ -137,9 +142,9 @@ fn asked(call: &Call) -> Option<Entry> {
         Call::Pause => Entry::new("order", "pause"),
         Call::Resume => Entry::new("order", "resume"),
         // Recorded when it is known what became of it.
-        Call::ApplyPolicy { .. } | Call::Plan(_) => return None,
+        Call::ApplyPolicy { .. } | Call::Plan(_) | Call::Answer { .. } => return None,
         Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) => return None,
-        Call::Usage | Call::Processes | Call::Totals => return None,
+        Call::Usage | Call::Processes | Call::Totals | Call::Questions => return None,
     })
 }
 
@@ -317,6 +322,33 @@ async fn obey(
 fn totals(team: &Team) -> Vec<(String, Totals)> {
     let totals = team.gate.get().map(|gate| gate.totals()).unwrap_or_default();
     team.recipes.iter().map(|recipe| recipe.name.clone()).zip(totals).collect()
+}
+
+/// What the operator is asked, by agent.
+fn questions(team: &Team) -> Vec<(String, Question)> {
+    let questions = team.gate.get().map(|gate| gate.questions()).unwrap_or_default();
+    let named = |question: Question| {
+        let name = team.recipes.get(question.agent).map(|recipe| recipe.name.clone());
+        (name.unwrap_or_default(), question)
+    };
+    questions.into_iter().map(named).collect()
+}
+
+/// Answers a question, and records who did.
+fn answer(team: &Team, by: By, number: u64, yes: bool, keep: bool) -> Reply {
+    let answered = match team.gate.get() {
+        Some(gate) => gate.answer(number, yes, keep).map_err(|error| error.to_string()),
+        None => Err("no agent of the team has a way outside".to_owned()),
+    };
+    let question = match answered {
+        Ok(question) => question,
+        Err(words) => return Reply::Refused { words },
+    };
+    let agent = team.recipes.get(question.agent).map_or("", |recipe| recipe.name.as_str());
+    let words = format!("{} {}", if yes { "allow" } else { "deny" }, question.to);
+    let entry = Entry::new("answer", words).of(agent).with("question", number).with("kept", keep);
+    team.audit.note(Entry { by: Some(by), ..entry });
+    Reply::Answered(agent.to_owned(), question)
 }
 
 async fn usage(team: &Team, mut channel: Channel) -> Result<(), ChannelError> {

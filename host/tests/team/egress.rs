@@ -22,6 +22,10 @@ ports = [5432]
 cidr = "::/0"
 action = "deny"
 [[agents.a.egress]]
+host = "a.example"
+ports = [443]
+action = "ask"
+[[agents.a.egress]]
 cidr = "127.0.0.1"
 ports = [11434]"#,
     ))
@@ -51,6 +55,7 @@ ports = [11434]"#,
                 http: None
             },
             Rule { peer: range("::/0"), ports: vec![], action: Action::Deny, http: None },
+            Rule { peer: host("a.example"), ports: vec![443], action: Action::Ask, http: None },
             Rule {
                 peer: range("127.0.0.1/32"),
                 ports: vec![11434],
@@ -158,7 +163,31 @@ fn cases() -> Vec<(String, u32, &'static str, &'static str)> {
             "17 entries",
             "take some out",
         ),
-        (format!("{a}{PORTS}, action = \"ask\""), 57, "can be \"allow\" or \"deny\"", "\"allow\""),
+        (
+            format!("{a}{PORTS}, action = \"permit\""),
+            57,
+            "can be \"allow\" or \"ask\" or \"deny\"",
+            "\"allow\"",
+        ),
+        (format!("{a}, action = \"ask\""), 11, "`ports` is missing", "add ports = [443]"),
+        (
+            format!("{a}{PORTS}, action = \"ask\", paths = [\"/v1\"]"),
+            72,
+            "can't look at requests",
+            "a rule that allows",
+        ),
+        (
+            format!("{a}{PORTS}, action = \"ask\", secret = \"x\""),
+            73,
+            "can't look at requests",
+            "a rule that allows",
+        ),
+        (
+            "cidr = \"10.0.0.0/16\", ports = [443], action = \"ask\"".to_owned(),
+            11,
+            "65534 addresses",
+            "a range of /24",
+        ),
         (format!("{a}{PORTS}, action = \"deyn\""), 57, "can be", "did you mean \"deny\"?"),
         (format!("{a}{PORTS}, secret = \"X y\""), 57, "no name", "lower-case"),
         (format!("{a}{PORTS}, secret = \"\""), 57, "no name", "lower-case"),

@@ -92,3 +92,18 @@ fn names_that_are_none_are_refused_at_once() {
         assert!(told.contains("TEAM") || told.contains("team"), "{words:?}: {told}");
     }
 }
+
+#[test]
+fn who_waits_for_no_answer_is_told() {
+    let bed = Bed::new();
+    bed.fails(&["policy", "questions", "t"], 125);
+    bed.up(&one("sleep 1000"));
+    assert_eq!(bed.ok(&["policy", "questions", "t"]), "t: nobody waits for an answer\n");
+    let listed: serde_json::Value =
+        serde_json::from_str(&bed.ok(&["policy", "questions", "--json", "t/a"])).unwrap();
+    assert_eq!((&listed["team"], &listed["questions"]), (&"t".into(), &serde_json::json!([])));
+    let told = bed.fails(&["policy", "answer", "t", "1", "allow"], 125);
+    assert!(told.contains("no agent of the team has a way outside"), "{told}");
+    bed.fails(&["policy", "answer", "t/a", "1", "deny"], 125);
+    bed.ok(&["down", "t"]);
+}

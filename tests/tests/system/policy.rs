@@ -201,5 +201,19 @@ fn rules_are_changed_while_the_team_runs_as_a_whole_or_not_at_all() {
     let _other = apply(&other).exits(0);
     let _restarted = bed.call(&["restart", "t/one"]).output().exits(0);
     assert_all(&bed, &[("page other.test 8083", page), ("page web.test 8083", "not known")]);
+    // A rule that asks: the connection waits, and goes on with a yes.
+    let asking = first.replace("host = \"web.test\"", "host = \"web.test\"\naction = \"ask\"");
+    let _asking = apply(&asking).exits(0);
+    let waiting = bed.call(&["exec", "t/one"]).limit(Duration::from_secs(900));
+    let waiting = waiting.command(["python3", "-c", TRY, "page web.test 8083"]).spawn();
+    bed.await_event("egress-asked question 1: web.test:8083");
+    let questions = bed.call(&["policy", "questions", "t"]).output().exits(0).text();
+    assert!(questions.contains("web.test:8083") && questions.contains("answer t 1"), "{questions}");
+    let answered = bed.call(&["policy", "answer", "t", "1", "allow"]).output().exits(0).text();
+    assert!(answered.contains("one may reach web.test:8083, this one time"), "{answered}");
+    let page_of_waiting = waiting.finish().text();
+    assert!(page_of_waiting.contains(page), "{page_of_waiting}");
+    let log = bed.call(&["audit", "show", "t", "--kind", "answer"]).output().exits(0).text();
+    assert!(log.contains("answer allow web.test:8083 [user 0"), "{log}");
     bed.down();
 }

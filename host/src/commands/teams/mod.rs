@@ -17,6 +17,8 @@ mod apply;
 
 mod learn;
 
+mod questions;
+
 mod resolve;
 
 use std::io::{self, Write as _};

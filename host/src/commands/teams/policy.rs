@@ -1,11 +1,11 @@
-//! `cloister policy`: what rules say, without doing anything (`check`).
+//! `cloister policy`: what rules say, without doing anything (`check`), and what is done about them.
 
 use std::path::{Path, PathBuf};
 
 use cloister_protocol::egress::Target;
 use serde::Serialize;
 
-use super::{TeamError, apply, check, finish, learn, open, print};
+use super::{TeamError, apply, check, finish, learn, open, print, questions};
 use crate::cli::policy::{CheckArgs, PolicyArgs, PolicyCommand};
 use crate::egress::asked::{Asked, Host};
 use crate::egress::operator::{OPERATORS_FILE, Operator};
@@ -34,6 +34,8 @@ struct Found {
     #[serde(skip_serializing_if = "Option::is_none")]
     request: Option<String>,
     allowed: bool,
+    /// Whether the operator would be asked.
+    asks: bool,
     /// The rule that decided, if one did.
     rule: Option<String>,
     /// Its line in the team file.
@@ -49,6 +51,8 @@ pub fn policy(arguments: &PolicyArgs) -> u8 {
         PolicyCommand::Check(arguments) => run(arguments),
         PolicyCommand::Apply(arguments) => apply::run(arguments),
         PolicyCommand::Learn(arguments) => learn::run(arguments),
+        PolicyCommand::Questions(arguments) => questions::list(arguments),
+        PolicyCommand::Answer(arguments) => questions::answer(arguments),
     })
 }
 
@@ -83,8 +87,12 @@ fn run(arguments: &CheckArgs) -> Result<u8, TeamError> {
             .map_err(|error| TeamError::Told(error.to_string()))?;
         print(&format!("{text}\n"))?;
     } else {
-        let may = if allowed { "may reach" } else { "may not reach" };
-        let Found { agent, host, port, request, reason, .. } = &found;
+        let Found { agent, host, port, request, reason, asks, .. } = &found;
+        let may = match (allowed, asks) {
+            (true, _) => "may reach",
+            (false, true) => "may perhaps reach",
+            (false, false) => "may not reach",
+        };
         let asks = request.as_ref().map(|request| format!(" for {request}")).unwrap_or_default();
         print(&format!("{agent} {may} {host}:{port}{asks}: {reason}\n"))?;
     }
@@ -110,10 +118,8 @@ fn judge(policy: &Policy, operator: &Operator, asked: &Asked) -> Found {
             (address.to_string(), verdict, refused.filter(|_| verdict.is_allowed()))
         }
     };
-    let rule = match verdict {
-        Verdict::Allowed(rule) | Verdict::Denied(rule) => Some(rule.value.to_string()),
-        Verdict::Observed | Verdict::NoRule => None,
-    };
+    let rule = verdict.rule().map(|rule| rule.value.to_string());
+    let asks = matches!(verdict, Verdict::Asked(_));
     let allowed = verdict.is_allowed() && refused.is_none();
     let reason = match (&refused, &asked.host) {
         (Some(words), _) => words.clone(),
@@ -124,7 +130,8 @@ fn judge(policy: &Policy, operator: &Operator, asked: &Asked) -> Found {
     };
     let (team, agent) = (String::new(), String::new());
     let line = verdict.line();
-    Found { schema: SCHEMA, team, agent, host, port, request: None, allowed, rule, line, reason }
+    let (schema, request) = (SCHEMA, None);
+    Found { schema, team, agent, host, port, request, allowed, asks, rule, line, reason }
 }
 
 /// The same of a request, where rules look at requests.

@@ -14,7 +14,7 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::Interest;
+use tokio::io::{AsyncWriteExt as _, Interest};
 use tokio::net::{UnixListener, UnixStream};
 
 /// Most descriptors of one message; the kernel's own bound is 253 (`SCM_MAX_FD`).
@@ -91,6 +91,14 @@ impl Channel {
             rest = rest.get(sent..).unwrap_or_default();
         }
         Ok(())
+    }
+
+    /// Tells the other side that nothing more will be sent; what it sends still comes.
+    ///
+    /// # Errors
+    /// It has gone.
+    pub async fn close_sending(&mut self) -> io::Result<()> {
+        self.stream.shutdown().await
     }
 
     /// Receives a message; `None` when the other side has closed. Cancel safe.

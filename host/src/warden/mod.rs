@@ -295,10 +295,16 @@ async fn serve_to_the_end(
     let Running { team, listener, mut agents, _held } = running;
     let serving = tokio::task::spawn_local(serve::serve(std::rc::Rc::clone(&team), listener));
     note(job, TeamStatus::Running, "");
-    team.first_agents_begun().await;
-    // From here on it does not matter whether the starter lives.
-    starter.send(&Progress::Ready, &[]).await.ok();
-
+    let is_wanted = tokio::select! {
+        // From here on it does not matter whether the starter lives.
+        () = team.first_agents_begun() => starter.send(&Progress::Ready, &[]).await.is_ok(),
+        // It was interrupted or killed.
+        _ = starter.receive::<Progress>() => false,
+        _signal = signals.end() => false,
+    };
+    if !is_wanted {
+        team.ending.send_replace(true);
+    }
     let end = watch(&team, signals).await;
     // What is left to do at the end needs a machine that goes on.
     pause::end(&team).await;

@@ -85,6 +85,16 @@ impl Starter {
         self.channel.send(&Handover::Begin, &[]).await
     }
 
+    /// Wants the team no more: what was begun is taken back, unless the warden had said before that it runs. That is
+    /// known in the end: its word, which came or not.
+    ///
+    /// # Errors
+    /// The warden took everything back, and ended.
+    pub async fn give_up(&mut self) -> Result<Started, ChannelError> {
+        self.channel.close_sending().await.map_err(ChannelError::Broken)?;
+        self.wait(|_| ()).await
+    }
+
     /// Waits until the team runs, or does not; `doing` hears what is going on. Dropped before, the
     /// warden takes everything back and ends.
     ///

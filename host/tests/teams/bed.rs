@@ -1,7 +1,7 @@
 //! An installation with an image, a state directory and team files.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -116,6 +116,21 @@ impl Bed {
         let end = Instant::now() + LIMIT;
         while !holds(self) {
             assert!(Instant::now() < end, "not within {LIMIT:?}: {what}: {}", self.ps());
+        }
+    }
+
+    /// The same, of a team that `child` starts; tells what it said if it ends before.
+    pub(crate) fn await_start(&self, child: &mut Child, status: &str) {
+        let end = Instant::now() + LIMIT;
+        while self.ps()["teams"][0]["status"] != status {
+            let is_alive = child.try_wait().expect("our child").is_none();
+            if !is_alive || Instant::now() > end {
+                child.kill().expect("our child");
+                let mut told = String::new();
+                child.stderr.take().expect("a pipe").read_to_string(&mut told).expect("text");
+                let begun = if is_alive { "not in time" } else { "it ended" };
+                unreachable!("no team that is {status}, {begun}: {}: {told}", self.ps());
+            }
         }
     }
 

@@ -1,7 +1,6 @@
 //! Ends that nobody planned: kills, signals, machines that fail.
 
-use std::cell::RefCell;
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader};
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -63,16 +62,8 @@ fn an_interrupt_or_a_kill_during_the_start_takes_it_back() {
         // Its guest never says that it is ready.
         let bed = Bed::with("mute");
         bed.file(&one("true"));
-        let up = RefCell::new(bed.start(&["up", "-d", "team.toml"]));
-        bed.await_that("it starts", |bed| {
-            if let Some(status) = up.borrow_mut().try_wait().unwrap() {
-                let mut told = String::new();
-                up.borrow_mut().stderr.take().unwrap().read_to_string(&mut told).unwrap();
-                panic!("it ended before its time: {status}: {told}");
-            }
-            bed.ps()["teams"][0]["status"] == "starting"
-        });
-        let mut up = up.into_inner();
+        let mut up = bed.start(&["up", "-d", "team.toml"]);
+        bed.await_start(&mut up, "starting");
         signal(i32::try_from(up.id()).unwrap(), end);
         let code = up.wait().unwrap().code();
         if end == Signal::INT {
@@ -80,6 +71,26 @@ fn an_interrupt_or_a_kill_during_the_start_takes_it_back() {
         } else {
             // The warden notices by itself, and `rm` removes the rest.
             bed.await_that("the warden ends", |bed| bed.ps()["teams"][0]["status"] == "failed");
+            bed.ok(&["rm", "t"]);
+        }
+        bed.assert_nothing_left();
+    }
+}
+
+#[test]
+fn an_interrupt_or_a_kill_takes_back_what_has_a_machine_and_no_agent() {
+    for end in [Signal::INT, Signal::KILL] {
+        // Its guest does not say whether the agent's command runs.
+        let bed = Bed::with("deaf-to-exec");
+        bed.file(&one("true"));
+        let mut up = bed.start(&["up", "team.toml"]);
+        bed.await_start(&mut up, "running");
+        signal(i32::try_from(up.id()).unwrap(), end);
+        let code = up.wait().unwrap().code();
+        if end == Signal::INT {
+            assert_eq!(code, Some(125));
+        } else {
+            bed.await_that("the warden ends", |bed| bed.ps()["teams"][0]["status"] == "ended");
             bed.ok(&["rm", "t"]);
         }
         bed.assert_nothing_left();

@@ -4,7 +4,7 @@ use std::process::Child;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::bed::{Bed, one};
+use crate::bed::{Bed, lines_of, one};
 use crate::harness::text;
 
 const SLEEPER: &str = "echo begun; sleep 1000";
@@ -84,8 +84,10 @@ fn interrupt(child: &Child) {
 fn an_interrupt_ends_a_paused_team() {
     let bed = Bed::new();
     bed.file(&one(SLEEPER));
-    let up = bed.start(&["up", "team.toml"]);
-    bed.await_that("it runs", |bed| status(bed) == "running");
+    let mut up = bed.start(&["up", "team.toml"]);
+    // It shows what the agent says, so the start is over.
+    let lines = lines_of(up.stdout.take().unwrap());
+    assert_eq!(lines.recv().unwrap(), "a | begun");
     bed.ok(&["pause", "t"]);
     interrupt(&up);
     let output = up.wait_with_output().unwrap();

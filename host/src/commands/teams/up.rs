@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
 use super::control::sweep_groups;
@@ -44,16 +45,57 @@ fn run(arguments: UpArgs) -> Result<u8, TeamError> {
     let prepared = resolve::prepare(resolve::origin(arguments)?)?;
     warn(&prepared);
     let name = prepared.name.clone();
+    let mut ground = Ground::new()?;
     Db::open(&state)?.add(&name, &prepared.origin, &prepared.agents)?;
-    let begun = begin(&state, &prepared);
-    if begun.is_err() {
-        take_back(&state, &prepared);
+    let begun = begin(&state, &prepared, &mut ground);
+    match begun {
+        Ok(None) if detach => Ok(exit_codes::OK),
+        Ok(Some(signal)) if detach => {
+            let stopped = stop(&state, &name, &ground);
+            take_back(&state, &prepared);
+            stopped?;
+            Err(interrupted(signal))
+        }
+        Ok(signal) => follow(&state, &name, &prepared.agents, (ground, signal)),
+        Err(error) => {
+            take_back(&state, &prepared);
+            Err(error)
+        }
     }
-    begun?;
-    if detach {
-        return Ok(exit_codes::OK);
+}
+
+fn interrupted(signal: u8) -> TeamError {
+    TeamError::Told(format!("cloister: ended by signal {signal}"))
+}
+
+/// Stops a team that runs, and waits until it has ended.
+fn stop(state: &StateDir, name: &str, ground: &Ground) -> Result<(), TeamError> {
+    ground.runtime.block_on(async {
+        let call = Call::Order { agent: None, order: Order::Stop };
+        // Its answer is the end, which the lock tells.
+        Connection::call(state, name, &call).await?.reply().await.ok();
+        Ok::<(), TeamError>(())
+    })?;
+    state.wait_for_lock(name)?;
+    Ok(())
+}
+
+/// What a command that starts a team stands on, to its end: a signal that comes between two of its stages is heard in the
+/// next.
+struct Ground {
+    runtime: Runtime,
+    signals: Signals,
+}
+
+impl Ground {
+    fn new() -> Result<Self, TeamError> {
+        let runtime = runtime()?;
+        let signals = {
+            let _inside = runtime.enter();
+            Signals::listen().map_err(setup("the signal handlers"))?
+        };
+        Ok(Self { runtime, signals })
     }
-    follow(&state, &name, &prepared.agents)
 }
 
 /// Starts a team again that is in the database. Its file is read again, as it is now.
@@ -65,8 +107,12 @@ pub(super) fn start_again(state: &StateDir, row: &TeamRow) -> Result<u8, TeamErr
         return Err(TeamError::Refused(words));
     }
     warn(&prepared);
+    let mut ground = Ground::new()?;
     Db::open(state)?.begin_again(&row.name, &prepared.origin, &prepared.agents)?;
-    begin(state, &prepared)?;
+    if let Some(signal) = begin(state, &prepared, &mut ground)? {
+        stop(state, &row.name, &ground)?;
+        return Err(interrupted(signal));
+    }
     Ok(exit_codes::OK)
 }
 
@@ -81,12 +127,16 @@ pub(super) fn warn(prepared: &Prepared) {
     }
 }
 
-/// Starts the warden and waits for its word.
-fn begin(state: &StateDir, prepared: &Prepared) -> Result<(), TeamError> {
+/// Starts the warden and waits for its word: the team runs, and perhaps a signal came too late to keep it from that.
+fn begin(
+    state: &StateDir,
+    prepared: &Prepared,
+    ground: &mut Ground,
+) -> Result<Option<u8>, TeamError> {
     let name = &prepared.name;
     state.make_team(name)?;
-    runtime()?.block_on(async {
-        let mut signals = Signals::listen().map_err(setup("the signal handlers"))?;
+    let Ground { runtime, signals } = ground;
+    runtime.block_on(async {
         let mut starter = warden::start(state, name).map_err(setup("the team's warden"))?;
         let bar = spinner();
         let started = tokio::select! {
@@ -96,15 +146,16 @@ fn begin(state: &StateDir, prepared: &Prepared) -> Result<(), TeamError> {
                 starter.wait(|what| bar.set_message(what.to_owned())).await
             } => started,
             signal = signals.end() => {
-                // The warden takes everything back when its starter goes.
-                drop(starter);
+                if let Ok(Started::Running) = starter.give_up().await {
+                    return Ok(Some(signal));
+                }
                 state.wait_for_lock(name)?;
-                return Err(TeamError::Told(format!("cloister: ended by signal {signal}")));
+                return Err(interrupted(signal));
             }
         };
         bar.finish_and_clear();
         match started {
-            Ok(Started::Running) => Ok(()),
+            Ok(Started::Running) => Ok(None),
             Ok(Started::Failed(words)) => Err(TeamError::Told(words)),
             Err(ChannelError::Gone) => {
                 let log = state.team(name).join("warden.log");
@@ -145,8 +196,13 @@ fn take_back(state: &StateDir, prepared: &Prepared) {
     }
 }
 
-/// Shows what the agents write until the team has ended.
-fn follow(state: &StateDir, name: &str, agents: &[AgentRow]) -> Result<u8, TeamError> {
+/// Shows what the agents write until the team has ended; a signal that came already stops it.
+fn follow(
+    state: &StateDir,
+    name: &str,
+    agents: &[AgentRow],
+    (ground, mut early): (Ground, Option<u8>),
+) -> Result<u8, TeamError> {
     let names: Vec<String> = agents.iter().map(|agent| agent.name.clone()).collect();
     let follower = Follower::new(state, name, &names)?;
     let (tell, ended) = oneshot::channel();
@@ -155,8 +211,8 @@ fn follow(state: &StateDir, name: &str, agents: &[AgentRow]) -> Result<u8, TeamE
         .name("logs".into())
         .spawn(move || tell.send(follower.run(&mut Printer::new(true, false))).ok())
         .map_err(setup("a thread"))?;
-    runtime()?.block_on(async {
-        let mut signals = Signals::listen().map_err(setup("the signal handlers"))?;
+    let Ground { runtime, mut signals } = ground;
+    runtime.block_on(async {
         let mut ended = ended;
         let mut asked = false;
         loop {
@@ -165,7 +221,12 @@ fn follow(state: &StateDir, name: &str, agents: &[AgentRow]) -> Result<u8, TeamE
                     done.map_err(|_| ChannelError::Gone)??;
                     break;
                 }
-                signal = signals.end() => {
+                signal = async {
+                    match early.take() {
+                        Some(signal) => signal,
+                        None => signals.end().await,
+                    }
+                } => {
                     if asked {
                         // The warden goes on with its end.
                         return Ok(exit_codes::of_signal(signal));

@@ -44,6 +44,10 @@ pub mod authority;
 
 pub mod trust;
 
+mod hidden;
+
+mod percent;
+
 pub(crate) mod http;
 
 pub mod ask;

@@ -202,7 +202,7 @@ impl Exchange {
         };
         let sent = self.send(Request::from_parts(outgoing, body)).await;
         let answer = sent.map_err(|error| Refusal::host(&chain(&error)))?;
-        if given.is_some_and(|(_, secret)| is_told(answer.headers(), &secret)) {
+        if given.is_some_and(|(_, secret)| is_told(answer.headers(), secret.bytes())) {
             let words = "the host's answer tells the secret in its head".to_owned();
             self.way.gate.tell(self.way.agent, "secret-denied", format!("{shown}: {words}"));
             return Err(Refusal { status: StatusCode::BAD_GATEWAY, kind: "", words });

@@ -9,6 +9,8 @@ use hyper::http::request::Parts;
 use zeroize::Zeroizing;
 
 use crate::egress::credential::{Credential, Place, find_placeholder, placeholder};
+use crate::egress::hidden;
+use crate::egress::percent::{decoded, quoted};
 use crate::secrets::value::Secret;
 
 /// Why a secret is not put in; without anything of it.
@@ -53,16 +55,7 @@ pub(super) fn put_in_body(
     let mark = placeholder(&credential.secret);
     match find_placeholder(&replaced(body, &mark, b"")) {
         Some(name) => Err(Stopped::Placeholder(name)),
-        None => Ok(Bytes::from_owner(Owned(replaced(body, &mark, secret.bytes())))),
-    }
-}
-
-/// Bytes that are overwritten when the last that holds them goes.
-struct Owned(Zeroizing<Vec<u8>>);
-
-impl AsRef<[u8]> for Owned {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
+        None => Ok(hidden::bytes(replaced(body, &mark, secret.bytes()))),
     }
 }
 
@@ -100,10 +93,7 @@ pub(super) fn put_in(
 
 /// A field's value that is overwritten when the last that holds it goes, and that nothing shows.
 fn hidden(value: Zeroizing<Vec<u8>>) -> Result<HeaderValue, Stopped> {
-    let bytes = Bytes::from_owner(Owned(value));
-    let mut value = HeaderValue::from_maybe_shared(bytes).map_err(|_| Stopped::Unfit)?;
-    value.set_sensitive(true);
-    Ok(value)
+    hidden::field(value).map_err(|_| Stopped::Unfit)
 }
 
 /// A parameter of the query, in place of the agent's of that name.
@@ -138,41 +128,6 @@ fn query(head: &mut Parts, name: &str, secret: &Secret) -> Result<(), Stopped> {
     Ok(())
 }
 
-/// Bytes as a query has them.
-fn quoted(bytes: &[u8]) -> Zeroizing<String> {
-    let hex = |digit: u8| char::from_digit(digit.into(), 16).unwrap_or('0').to_ascii_uppercase();
-    // Room for all of it from the beginning: growing would leave copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(bytes.len().saturating_mul(3)));
-    for byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
-            text.push(char::from(*byte));
-        } else {
-            text.extend(['%', hex(byte >> 4), hex(byte & 15)]);
-        }
-    }
-    text
-}
-
-/// A key of a query as servers read it.
-fn decoded(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((byte, after)) = rest.split_first() {
-        let digits = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        match (byte, digits.and_then(|two| u8::from_str_radix(two, 16).ok())) {
-            (b'%', Some(value)) => {
-                bytes.push(value);
-                rest = after.get(2..).unwrap_or_default();
-            }
-            (byte, _) => {
-                bytes.push(*byte);
-                rest = after;
-            }
-        }
-    }
-    bytes
-}
-
 fn replace_fields(fields: &mut HeaderMap, name: &str, secret: &Secret) -> Result<(), Stopped> {
     let mark = placeholder(name);
     for value in fields.values_mut() {
@@ -204,8 +159,8 @@ fn replaced(bytes: &[u8], mark: &str, with: &[u8]) -> Zeroizing<Vec<u8>> {
 }
 
 /// Whether a head of a host's answer has the value in it: as it is, as a query has it, or as `basic` does.
-pub(super) fn is_told(fields: &HeaderMap, secret: &Secret) -> bool {
-    let (value, quoted) = (secret.bytes(), quoted(secret.bytes()));
+pub(super) fn is_told(fields: &HeaderMap, value: &[u8]) -> bool {
+    let quoted = quoted(value);
     let code = Zeroizing::new(STANDARD.encode(value));
     fields.values().any(|field| {
         let has = |form: &[u8]| field.as_bytes().windows(form.len()).any(|some| some == form);

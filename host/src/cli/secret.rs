@@ -49,7 +49,7 @@ pub struct SetArgs {
     #[arg(value_name = "NAME", value_parser = name)]
     pub name: String,
 
-    /// Keep the path of a file that has it, which is read each time.
+    /// Keep the path of a file that has it, which is read now to look at it, and each time.
     #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath, conflicts_with = "program")]
     pub file: Option<PathBuf>,
 

@@ -75,7 +75,10 @@ fn set(arguments: SetArgs) -> Result<(), CommandError> {
     let kept = match file {
         Some(path) => {
             let absolute = std::path::absolute(&path);
-            Kept::File(absolute.map_err(|source| CommandError::Path { path, source })?)
+            let path = absolute.map_err(|source| CommandError::Path { path, source })?;
+            // Told now, and not by the first request that needs it.
+            Secret::of_file(&name, &path)?;
+            Kept::File(path)
         }
         None if !program.is_empty() => Kept::Command(program),
         None => {

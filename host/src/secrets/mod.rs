@@ -84,7 +84,9 @@ impl SecretError {
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
         match self {
-            Self::Io { .. } => "check the space and the permissions of the file",
+            Self::Io { .. } => {
+                "see that the file is there, that this user may read it, and that there is space"
+            }
             Self::Missing(_) => {
                 "`cloister secret set NAME` keeps one, `cloister secret ls` shows them"
             }

@@ -23,10 +23,13 @@ fn run(state: &Path, words: &[&str], input: &str) -> Output {
 fn secrets_are_kept_listed_and_removed_and_never_shown() {
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path().join("state");
+    let file = folder.path().join("key");
+    std::fs::write(&file, "s3cr3t-3\n").unwrap();
+    let file = file.to_str().unwrap();
     for (words, input) in [
         (&["set", "token"][..], "s3cr3t\n"),
         (&["set", "token"], "s3cr3t-2"),
-        (&["set", "from-file", "--file", "/run/keys/x"], ""),
+        (&["set", "from-file", "--file", file], ""),
         (&["set", "from-command", "--", "vault", "read", "s3cr3t-path"], ""),
     ] {
         let output = run(&state, words, input);
@@ -40,7 +43,7 @@ fn secrets_are_kept_listed_and_removed_and_never_shown() {
         lines[1..],
         [
             vec!["from-command", "command", "vault"],
-            vec!["from-file", "file", "/run/keys/x"],
+            vec!["from-file", "file", file],
             vec!["token", "value"]
         ]
     );
@@ -71,6 +74,10 @@ fn what_is_no_secret_is_refused_with_what_to_do() {
         (&["set", "host.key"], "s3cr3t", "lower-case letters", "--help"),
         (&["set", ""], "s3cr3t", "lower-case letters", "--help"),
         (&["set", "a", "--file", "x", "--", "y"], "", "cannot be used with", "Usage"),
+        (&["set", "a", "--file", "/no/such"], "", "can't open /no/such", "the file is there"),
+        (&["set", "a", "--file", "/"], "", "not a regular file", "the file is there"),
+        (&["set", "a", "--file", "/dev/null"], "", "not a regular file", "the file is there"),
+        (&["set", "a", "--file", "/etc/passwd"], "", "on one line", "one line of text"),
         (&["set"], "", "required", "Usage"),
         (&["rm", "none"], "", "there is no secret \"none\"", "cloister secret ls"),
         (&["show", "a"], "", "unrecognized subcommand", "Usage"),

@@ -101,7 +101,10 @@ impl Connector {
 }
 
 /// Connects to the first that takes it; each has its time, and all together have theirs.
-async fn first_of(addresses: &[IpAddr], port: u16) -> Result<(TcpStream, IpAddr), ConnectError> {
+pub(super) async fn first_of(
+    addresses: &[IpAddr],
+    port: u16,
+) -> Result<(TcpStream, IpAddr), ConnectError> {
     let end = Instant::now() + CONNECT_LIMIT;
     let mut last = None;
     for (index, address) in addresses.iter().enumerate() {

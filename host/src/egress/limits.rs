@@ -85,3 +85,20 @@ pub const MAX_CERTIFICATES_FILE: u64 = 4 << 20;
 pub const SECRETS_AT_ONCE: usize = 4;
 /// Longest body in which a placeholder is looked for, in bytes: it is held in memory as a whole.
 pub const MAX_REPLACED_BODY: usize = 1 << 20;
+/// How long asking a token server may take in all: requests wait for it.
+pub const TOKEN_LIMIT: Duration = Duration::from_secs(15);
+/// How long another process of this user, whose turn it is at a token server, is waited for.
+pub const TOKEN_TURN_LIMIT: Duration = Duration::from_secs(30);
+/// Longest answer of a token server, head and body each, in bytes. Two tokens of the greatest length and words fit.
+pub const MAX_TOKEN_ANSWER: usize = 64 << 10;
+/// How long a token server that failed is not asked again. Stops requests of agents from hammering it.
+pub const TOKEN_PAUSE: Duration = Duration::from_secs(10);
+/// How long an access token is used whose server does not say how long it is good.
+pub const TOKEN_UNSAID: Duration = Duration::from_secs(5 * 60);
+/// How long before its end an access token is not used any more: a request takes its time, and clocks differ.
+pub const TOKEN_MARGIN: Duration = Duration::from_secs(30);
+/// How long an access token is used at least. Stops a server whose tokens are good for no time from being asked with
+/// each request.
+pub const TOKEN_LEAST: Duration = Duration::from_secs(5);
+/// How long an access token is used at most, whatever its server says.
+pub const TOKEN_MOST: Duration = Duration::from_secs(24 * 60 * 60);

@@ -48,6 +48,10 @@ mod hidden;
 
 mod percent;
 
+mod token;
+
+pub(crate) mod secrets;
+
 pub(crate) mod http;
 
 pub mod ask;

@@ -62,7 +62,14 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
 /// # Errors
 /// The file system refuses.
 pub(crate) fn put(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-    let held = hold(folder)?;
+    put_held(&hold(folder)?, folder, name, bytes)
+}
+
+/// The same, by whoever has the directory already ([`hold`]).
+///
+/// # Errors
+/// The file system refuses.
+pub(crate) fn put_held(held: &File, folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
     write_and_rename(folder, name, bytes)?;
     held.sync_all()
 }
@@ -79,7 +86,11 @@ pub(crate) fn put_new(folder: &Path, name: &str, bytes: &[u8]) -> io::Result<()>
     held.sync_all()
 }
 
-fn hold(folder: &Path) -> io::Result<File> {
+/// Keeps others from putting files into a directory, until it is dropped.
+///
+/// # Errors
+/// The file system refuses.
+pub(crate) fn hold(folder: &Path) -> io::Result<File> {
     let held = File::open(folder)?;
     lock(&held, true)?;
     Ok(held)

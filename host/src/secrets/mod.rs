@@ -1,14 +1,16 @@
 //! Secrets that rules give to hosts and agents never see: kept by name below the state's directory, each
 //! sealed with a key of the host (AES-256-GCM; the name is sealed in too, so that files can't be swapped).
 //!
-//! What is kept is the value, or where it is read when it is needed: a file, or a command's output. A
-//! value is one line of text: it goes into heads of requests.
+//! What is kept is the value, or where it is read when it is needed: a file, or a command's output; or with
+//! what a token server gives it. A value is one line of text: it goes into heads of requests.
 
 pub mod value;
 
+pub mod grant;
+
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -18,6 +20,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::images::files::{self, read_bounded};
 use crate::state::StateDir;
+use grant::{Grant, Mark};
 use value::Secret;
 
 /// Most secrets of one user.
@@ -29,6 +32,8 @@ const MAX_FILE: u64 = 64 << 10;
 /// The key's file; no secret's name has a dot.
 const KEY: &str = "host.key";
 const KEY_LEN: usize = 32;
+/// What stands behind the name of a secret, and a dot, in the name of the file that its turn is held by.
+const TURN: &str = "turn";
 /// Raised when the form of the files changes.
 const VERSION: u8 = 1;
 
@@ -69,6 +74,16 @@ pub enum SecretError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// It is not what it is wanted for.
+    #[error("the secret {name:?} can't be used: {why}")]
+    Unfit {
+        /// Whose.
+        name: String,
+        /// What is wrong with it.
+        why: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// The command that tells it fails.
     #[error("the command that tells the secret {name:?} {why}")]
     Command {
@@ -95,6 +110,7 @@ impl SecretError {
             Self::Random => "this host's kernel is not as it should be",
             Self::TooMany => "remove some: cloister secret rm NAME",
             Self::Value { .. } => "a secret is one line of text without control characters",
+            Self::Unfit { remedy, .. } => remedy,
             Self::Command { .. } => {
                 "run it by hand as this user: it must write the secret and end with code 0"
             }
@@ -120,6 +136,8 @@ pub enum Kept {
     File(PathBuf),
     /// A command that writes it, with its arguments.
     Command(Vec<String>),
+    /// What a token server gives it for.
+    OAuth(Grant),
 }
 
 impl std::fmt::Debug for Kept {
@@ -146,6 +164,7 @@ impl Kept {
             Self::Command(words) => {
                 format!("command {}", words.first().map_or("", String::as_str))
             }
+            Self::OAuth(grant) => grant.shown(),
         }
     }
 }
@@ -168,8 +187,10 @@ impl Store {
     /// # Errors
     /// The value can't be one, or it can't be written.
     pub fn set(&self, name: &str, kept: &Kept) -> Result<(), SecretError> {
-        if let Kept::Value(bytes) = kept {
-            Secret::check(name, bytes)?;
+        match kept {
+            Kept::Value(bytes) => Secret::check(name, bytes)?,
+            Kept::OAuth(grant) => grant.check(name)?,
+            Kept::File(_) | Kept::Command(_) => {}
         }
         match fs::DirBuilder::new().mode(0o700).create(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
@@ -180,20 +201,45 @@ impl Store {
         if self.names()?.len() >= MAX_SECRETS && !self.path(name).exists() {
             return Err(SecretError::TooMany);
         }
-        let key = self.key(true)?;
-        // Plain data: this can't fail.
-        let mut sealed = Zeroizing::new(postcard::to_allocvec(kept).unwrap_or_default());
-        let mut nonce = [0; NONCE_LEN];
-        SystemRandom::new().fill(&mut nonce).map_err(|_unspecified| SecretError::Random)?;
-        key.seal_in_place_append_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(name.as_bytes()),
-            &mut *sealed,
-        )
-        .map_err(|_unspecified| SecretError::Sealed(name.to_owned()))?;
-        let bytes = [[VERSION].as_slice(), &nonce, &sealed].concat();
-        let path = self.path(name);
-        files::put(&self.folder, name, &bytes).map_err(wrap("write", &path))
+        let bytes = seal(&self.key(true)?, name, kept)?;
+        files::put(&self.folder, name, &bytes).map_err(wrap("write", &self.path(name)))
+    }
+
+    /// Puts another refresh token into a grant, if it is still the one with this mark: whole or not at all, and
+    /// nothing that somebody sets meanwhile is lost.
+    ///
+    /// # Errors
+    /// It can't be one, or it can't be written.
+    pub fn rotate(&self, name: &str, mark: &Mark, refresh: &[u8]) -> Result<(), SecretError> {
+        Secret::check(name, refresh)?;
+        let held = files::hold(&self.folder).map_err(wrap("hold", &self.folder))?;
+        let mut kept = match self.find(name) {
+            Err(SecretError::Missing(_)) => return Ok(()),
+            kept => kept?,
+        };
+        match &mut kept {
+            Kept::OAuth(grant) if grant.mark == *mark => {
+                grant.refresh_token.zeroize();
+                grant.refresh_token = Some(refresh.to_vec());
+            }
+            _ => return Ok(()),
+        }
+        let bytes = seal(&self.key(false)?, name, &kept)?;
+        files::put_held(&held, &self.folder, name, &bytes).map_err(wrap("write", &self.path(name)))
+    }
+
+    /// Holds a secret's turn at its token server for all processes of this user, until the file is dropped: of two that
+    /// use one refresh token, the second would be taken for a thief. Waits for whoever has it.
+    ///
+    /// # Errors
+    /// The file system refuses.
+    pub fn turn(&self, name: &str) -> Result<File, SecretError> {
+        let path = self.folder.join(format!("{name}.{TURN}"));
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.map_err(wrap("make", &path))?;
+        files::lock(&file, true).map_err(|error| wrap("lock", &path)(error.into()))?;
+        Ok(file)
     }
 
     /// What is kept under a name.
@@ -227,10 +273,15 @@ impl Store {
     /// There is none, or it can't be removed.
     pub fn remove(&self, name: &str) -> Result<(), SecretError> {
         let path = self.path(name);
-        fs::remove_file(&path).map_err(|error| match error.kind() {
+        let missing = |error: io::Error, path| match error.kind() {
             io::ErrorKind::NotFound => SecretError::Missing(name.to_owned()),
-            _ => wrap("remove", &path)(error),
-        })
+            _ => wrap("remove", path)(error),
+        };
+        let _held = files::hold(&self.folder).map_err(|error| missing(error, &self.folder))?;
+        fs::remove_file(&path).map_err(|error| missing(error, &path))?;
+        // Most have none.
+        fs::remove_file(self.folder.join(format!("{name}.{TURN}"))).ok();
+        Ok(())
     }
 
     /// The names, in their order.
@@ -273,6 +324,21 @@ impl Store {
         let key = UnboundKey::new(&AES_256_GCM, &bytes).ok().filter(|_| private);
         key.map(LessSafeKey::new).ok_or(SecretError::Key(path))
     }
+}
+
+/// What a secret's file has.
+fn seal(key: &LessSafeKey, name: &str, kept: &Kept) -> Result<Vec<u8>, SecretError> {
+    // Plain data: this can't fail.
+    let mut sealed = Zeroizing::new(postcard::to_allocvec(kept).unwrap_or_default());
+    let mut nonce = [0; NONCE_LEN];
+    SystemRandom::new().fill(&mut nonce).map_err(|_unspecified| SecretError::Random)?;
+    key.seal_in_place_append_tag(
+        Nonce::assume_unique_for_key(nonce),
+        Aad::from(name.as_bytes()),
+        &mut *sealed,
+    )
+    .map_err(|_unspecified| SecretError::Sealed(name.to_owned()))?;
+    Ok([[VERSION].as_slice(), &nonce, &sealed].concat())
 }
 
 fn wrap<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> SecretError + 'a {

@@ -10,7 +10,10 @@ fn store() -> (tempfile::TempDir, Store) {
 
 fn read(store: &Store, name: &str) -> Result<Secret, SecretError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(store.read(name))
+    match runtime.block_on(store.read(name))? {
+        value::Found::Value(secret) => Ok(secret),
+        found @ value::Found::Grant(_) => panic!("{found:?}"),
+    }
 }
 
 fn value(text: &str) -> Kept {
@@ -143,4 +146,51 @@ fn what_a_killed_command_left_is_overwritten() {
     assert_eq!(store.find("one").unwrap(), Kept::Value(b"value".to_vec()));
     assert_eq!(store.names().unwrap(), ["one"]);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+fn grant(refresh: &str) -> Grant {
+    Grant {
+        mark: Grant::new_mark().unwrap(),
+        endpoint: "https://auth.example.com/token".to_owned(),
+        client: "cloister".to_owned(),
+        scope: String::new(),
+        client_secret: None,
+        in_body: false,
+        refresh_token: Some(refresh.into()),
+    }
+}
+
+#[test]
+fn a_refresh_token_changes_as_a_whole_and_only_in_its_own_grant() {
+    let (_folder, store) = store();
+    let first = grant("first");
+    store.set("mail", &Kept::OAuth(first.clone())).unwrap();
+    let path = store.path("mail");
+    let old = fs::read(&path).unwrap();
+    store.rotate("mail", &first.mark, b"second").unwrap();
+    let mut rotated = first.clone();
+    rotated.refresh_token = Some(b"second".to_vec());
+    let rotated = Kept::OAuth(rotated);
+    assert_eq!(store.find("mail").unwrap(), rotated);
+    // A crash before the new file has its name leaves the old one, and what is beside it is overwritten.
+    let new = fs::read(&path).unwrap();
+    for length in [0, 1, new.len() / 2, new.len()] {
+        fs::write(&path, &old).unwrap();
+        fs::write(store.folder.join("mail.new"), &new[..length]).unwrap();
+        assert_eq!(store.find("mail").unwrap(), Kept::OAuth(first.clone()));
+        assert_eq!(store.names().unwrap(), ["mail"]);
+        store.rotate("mail", &first.mark, b"second").unwrap();
+        assert_eq!(store.find("mail").unwrap(), rotated);
+    }
+    assert!(matches!(store.rotate("mail", &first.mark, b"a\nb"), Err(SecretError::Value { .. })));
+    for other in [Kept::OAuth(grant("by-hand")), value("value")] {
+        store.set("mail", &other).unwrap();
+        store.rotate("mail", &first.mark, b"third").unwrap();
+        assert_eq!(store.find("mail").unwrap(), other);
+    }
+    drop(store.turn("mail").unwrap());
+    store.remove("mail").unwrap();
+    store.rotate("mail", &first.mark, b"third").unwrap();
+    assert!(store.names().unwrap().is_empty());
+    assert_eq!(fs::read_dir(&store.folder).unwrap().count(), 1, "the key alone");
 }

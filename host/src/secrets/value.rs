@@ -9,6 +9,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
+use super::grant::Grant;
 use super::{Kept, MAX_VALUE, SecretError, Store, wrap};
 use crate::images::files::{open_regular, read_bounded};
 
@@ -16,6 +17,7 @@ use crate::images::files::{open_regular, read_bounded};
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
 /// A value that is overwritten when it goes, and that nothing shows.
+#[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl std::fmt::Debug for Secret {
@@ -77,18 +79,28 @@ impl Secret {
     }
 }
 
+/// What is found where a secret is.
+#[derive(Debug)]
+pub enum Found {
+    /// The value.
+    Value(Secret),
+    /// What a token server gives the value for.
+    Grant(Grant),
+}
+
 impl Store {
     /// Reads a secret, from wherever it is.
     ///
     /// # Errors
     /// It can't be read, or can't be one.
-    pub async fn read(&self, name: &str) -> Result<Secret, SecretError> {
+    pub async fn read(&self, name: &str) -> Result<Found, SecretError> {
         let kept = self.find(name)?;
         let text = match &kept {
             Kept::Value(bytes) => Zeroizing::new(bytes.clone()),
             Kept::File(path) => {
-                return Secret::of_file(name, path);
+                return Secret::of_file(name, path).map(Found::Value);
             }
+            Kept::OAuth(grant) => return Ok(Found::Grant(grant.clone())),
             Kept::Command(words) => {
                 let run = timeout(COMMAND_LIMIT, output(words)).await;
                 let failed = |why| SecretError::Command { name: name.to_owned(), why };
@@ -96,7 +108,7 @@ impl Store {
                 run.map_err(|_| failed(format!("takes more than {limit} s")))?.map_err(failed)?
             }
         };
-        Secret::of_text(name, text)
+        Secret::of_text(name, text).map(Found::Value)
     }
 }
 

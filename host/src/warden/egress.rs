@@ -15,10 +15,11 @@ use crate::audit::record::Entry;
 use crate::egress::authority::Authority;
 use crate::egress::connect::Connector;
 use crate::egress::gate::{Facts, Gate, REQUEST};
-use crate::egress::http::{Opener, Secrets};
+use crate::egress::http::Opener;
 use crate::egress::operator::{OPERATORS_FILE, Operator};
 use crate::egress::policy::Policy;
 use crate::egress::resolve::Resolver;
+use crate::egress::secrets::Secrets;
 use crate::egress::trust::Trust;
 use crate::report::describe;
 use crate::secrets::Store;
@@ -66,7 +67,8 @@ pub(super) fn prepare(recipe: &mut Recipe, state: &StateDir) -> Result<Option<Pa
         certificates::install(recipe, &authority, &state.team(&recipe.name)).map_err(|error| {
             format!("can't write the certificates of the team's agents: {error}")
         })?;
-        Some(Opener { authority, trust, secrets: Secrets::of(secrets) })
+        let secrets = Secrets::of(secrets, &resolver, &trust);
+        Some(Opener { authority, trust, secrets })
     } else {
         None
     };

@@ -257,7 +257,7 @@ impl Exchange {
         }
         let Way { gate, agent, .. } = &self.way;
         let opener = gate.opener().ok_or_else(|| Refusal::host("there are no secrets"))?;
-        opener.secrets.read(&credential.secret).await.map_err(|error| {
+        opener.secrets.get(&credential.secret).await.map_err(|error| {
             // Why, is for the operator.
             gate.tell(*agent, "secret-failed", format!("{shown}: {}", chain(&error)));
             let words = format!("the secret \"{}\" can't be read", credential.secret);

@@ -25,6 +25,7 @@ use crate::egress::credential::{Credential, Place};
 use crate::egress::gate::Facts;
 use crate::egress::policy::Policy;
 use crate::egress::rule::{Action, Http, Peer, Rule};
+use crate::secrets::Store;
 use crate::state::StateDir;
 use crate::team::setting::Setting;
 
@@ -89,6 +90,7 @@ async fn bed_with(places: &[Place]) -> Bed {
     let mut connector = name_server(&[("a.example", "127.0.0.1")]).await;
     connector.operator.certificates = Some(file);
     let trust = Trust::load(&connector.operator).unwrap();
+    let secrets = Secrets::of(store.clone(), &connector.resolver, &trust);
     let authority = Authority::new("t").unwrap();
     let trusted = authority.pem();
     let told: Told = Rc::default();
@@ -97,11 +99,7 @@ async fn bed_with(places: &[Place]) -> Bed {
         heard.borrow_mut().push((kind.to_owned(), words));
     };
     let gate = Gate::new(vec![policy], connector, Box::new(tell));
-    let gate = Rc::new(gate.with_opener(Some(Opener {
-        authority,
-        trust,
-        secrets: Secrets::of(store.clone()),
-    })));
+    let gate = Rc::new(gate.with_opener(Some(Opener { authority, trust, secrets })));
     Bed { gate, told, trusted, port, listener: Some(listener), server, store, _folder: folder }
 }
 

@@ -25,7 +25,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 
@@ -33,12 +32,10 @@ use super::authority::{Authority, AuthorityError};
 use super::gate::Gate;
 use super::limits::{
     HANDSHAKE_LIMIT, LINGER_LIMIT, MAX_CONCURRENT, MAX_FIELDS, MAX_REQUEST_HEAD, REQUEST_LIMIT,
-    SECRETS_AT_ONCE,
 };
 use super::relay::{First, RelayError, Traffic, idle, inspect, pump};
+use super::secrets::Secrets;
 use super::trust::Trust;
-use crate::secrets::value::Secret;
-use crate::secrets::{SecretError, Store};
 use exchange::{Exchange, Sender};
 use prefixed::Prefixed;
 
@@ -51,27 +48,6 @@ pub(crate) struct Opener {
     pub(crate) trust: Trust,
     /// What rules give to requests.
     pub(crate) secrets: Secrets,
-}
-
-/// Secrets, read by a few requests at once.
-#[derive(Debug)]
-pub(crate) struct Secrets {
-    store: Store,
-    turns: Semaphore,
-}
-
-impl Secrets {
-    /// Those of a store.
-    pub(crate) fn of(store: Store) -> Self {
-        Self { store, turns: Semaphore::new(SECRETS_AT_ONCE) }
-    }
-
-    /// Reads one, when it is its turn.
-    pub(super) async fn read(&self, name: &str) -> Result<Secret, SecretError> {
-        // Never closed.
-        let _turn = self.turns.acquire().await;
-        self.store.read(name).await
-    }
 }
 
 /// Why a stream ended before its time.

@@ -17,11 +17,12 @@ use crate::egress::authority::Authority;
 use crate::egress::connect::Connector;
 use crate::egress::credential::{Credential, Place};
 use crate::egress::gate::{Facts, Gate};
-use crate::egress::http::{Opener, Secrets};
+use crate::egress::http::Opener;
 use crate::egress::operator::Operator;
 use crate::egress::policy::Policy;
 use crate::egress::resolve::Resolver;
 use crate::egress::rule::{Action, Http, Peer, Rule};
+use crate::egress::secrets::Secrets;
 use crate::egress::trust::Trust;
 use crate::report::chain;
 use crate::secrets::{Kept, Store};
@@ -129,8 +130,9 @@ impl Ground {
             telling.borrow_mut().push(format!("{kind}: {words}"));
         };
         let trusted = authority.pem();
+        let secrets = Secrets::of(store.clone(), &resolver, &trust);
         let gate = Gate::new(policies(port), Connector { resolver, operator }, Box::new(tell));
-        let opener = Opener { authority, trust, secrets: Secrets::of(store.clone()) };
+        let opener = Opener { authority, trust, secrets };
         let gate = Rc::new(gate.with_opener(Some(opener)));
         let folder = folder.to_owned();
         Ok(Self { gate, told, heard, answer, trusted, port, store, folder })

@@ -1,20 +1,21 @@
 //! `cloister secret`: what is kept for requests of agents. No command shows a value.
 
-use std::io::{self, IsTerminal as _, Read as _, Write as _};
+mod input;
+
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use comfy_table::{Table, presets};
 use serde::Serialize;
-use zeroize::Zeroizing;
 
-use crate::cli::secret::{ListArgs, RemoveArgs, SecretArgs, SecretCommand, SetArgs};
+use crate::cli::secret::{ListArgs, OAuthArgs, RemoveArgs, SecretArgs, SecretCommand, SetArgs};
 use crate::cli::teams::StateArgs;
 use crate::exit_codes;
 use crate::report::{describe, tell_line};
+use crate::secrets::grant::{Endpoint, Grant};
 use crate::secrets::value::Secret;
-use crate::secrets::{Kept, MAX_VALUE, SecretError, Store};
+use crate::secrets::{Kept, SecretError, Store};
 use crate::state::{StateDir, StateError};
-use crate::terminal::RawMode;
 
 /// Raised when a key goes or changes its meaning.
 const SCHEMA: u32 = 1;
@@ -28,6 +29,8 @@ enum CommandError {
     Secret(#[from] SecretError),
     #[error("can't read standard input")]
     Input(#[source] io::Error),
+    #[error("standard input has more lines than are read: {most}")]
+    Lines { most: usize },
     #[error("can't write standard output")]
     Output(#[source] io::Error),
     #[error("can't find {}", path.display())]
@@ -43,6 +46,9 @@ impl CommandError {
         match self {
             Self::State(error) => Some(error.remedy()),
             Self::Secret(error) => Some(error.remedy()),
+            Self::Lines { .. } => Some(
+                "write the refresh token, then the client's secret, each on one line; `cloister secret set --help` tells what is read",
+            ),
             _ => None,
         }
     }
@@ -70,49 +76,68 @@ fn store(arguments: &StateArgs) -> Result<Store, CommandError> {
 }
 
 fn set(arguments: SetArgs) -> Result<(), CommandError> {
-    let SetArgs { name, file, program, state } = arguments;
+    let SetArgs { name, file, program, oauth, state } = arguments;
     let store = store(&state)?;
-    let kept = match file {
-        Some(path) => {
+    let kept = match (file, &oauth.oauth) {
+        (Some(path), _) => {
             let absolute = std::path::absolute(&path);
             let path = absolute.map_err(|source| CommandError::Path { path, source })?;
             // Told now, and not by the first request that needs it.
             Secret::of_file(&name, &path)?;
             Kept::File(path)
         }
-        None if !program.is_empty() => Kept::Command(program),
-        None => {
-            let secret = Secret::of_text(&name, typed(&name)?)?;
+        (None, Some(endpoint)) => Kept::OAuth(grant(&name, endpoint, &oauth)?),
+        (None, None) if !program.is_empty() => Kept::Command(program),
+        (None, None) => {
+            let secret = Secret::of_text(&name, input::value(&name)?)?;
             Kept::Value(secret.bytes().to_vec())
         }
     };
     Ok(store.set(&name, &kept)?)
 }
 
-/// What standard input says; of a terminal one line, which is not shown.
-fn typed(name: &str) -> Result<Zeroizing<Vec<u8>>, CommandError> {
-    // Room for all of it from the beginning: growing would leave copies behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(MAX_VALUE + 64));
-    let mut input = io::stdin().lock();
-    if !input.is_terminal() {
-        let most = MAX_VALUE as u64 + 3;
-        input.take(most).read_to_end(&mut text).map_err(CommandError::Input)?;
-        return Ok(text);
+/// A grant: the refresh token is the first line of standard input, the client's secret the next.
+fn grant(name: &str, endpoint: &str, typed: &OAuthArgs) -> Result<Grant, CommandError> {
+    let mut grant = Grant {
+        mark: Grant::new_mark()?,
+        endpoint: endpoint.to_owned(),
+        client: typed.client.clone().unwrap_or_default(),
+        scope: typed.scope.clone().unwrap_or_default(),
+        client_secret: None,
+        in_body: typed.client_secret_in_body,
+        refresh_token: None,
+    };
+    // What is wrong with the rest is told before anything secret is typed.
+    Endpoint::parse(endpoint).map_err(|(why, remedy)| SecretError::Unfit {
+        name: name.to_owned(),
+        why,
+        remedy,
+    })?;
+    let mut asked = Vec::new();
+    if !typed.client_credentials {
+        asked.push("refresh token");
     }
-    let hidden = RawMode::hidden().map_err(CommandError::Input)?;
-    let mut terminal = io::stderr();
-    // Nothing depends on the words being seen.
-    write!(terminal, "{name}: ").ok();
-    let mut byte = Zeroizing::new([0]);
-    while text.len() < MAX_VALUE + 3 && input.read(&mut *byte).map_err(CommandError::Input)? > 0 {
-        text.push(byte[0]);
-        if byte[0] == b'\n' {
-            break;
+    match &typed.client_secret_file {
+        Some(path) => {
+            grant.client_secret = Some(Secret::of_file(name, path)?.bytes().to_vec());
         }
+        None if typed.client_credentials => asked.push("secret of the client"),
+        None => asked.push("secret of the client (empty: none)"),
     }
-    drop(hidden);
-    writeln!(terminal).ok();
-    Ok(text)
+    let lines = if asked.is_empty() { Vec::new() } else { input::lines(name, &asked)? };
+    let mut lines = lines.iter().map(|line| line.to_vec());
+    if !typed.client_credentials {
+        let refresh = lines.next().filter(|line| !line.is_empty());
+        grant.refresh_token = Some(refresh.ok_or_else(|| SecretError::Unfit {
+            name: name.to_owned(),
+            why: "standard input has no refresh token on its first line",
+            remedy: "write it there, or use --client-credentials if the client needs none",
+        })?);
+    }
+    if let Some(secret) = lines.next().filter(|line| !line.is_empty()) {
+        grant.client_secret = Some(secret);
+    }
+    Ok(grant)
 }
 
 #[derive(Serialize)]

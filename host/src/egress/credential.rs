@@ -5,6 +5,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::name::Fault;
+use super::sigv4::Keys;
+use crate::secrets::{Kept, SecretError};
 
 /// What stands before the name in a secret's placeholder, and what behind it.
 pub const PLACEHOLDER: (&str, &str) = ("__cloister_secret_", "__");
@@ -26,6 +28,9 @@ const NEVER: [&str; 14] = [
     "range",
 ];
 
+/// Longest name of a service or a region of AWS, in bytes. Theirs have some 30.
+const MAX_AWS_WORD: usize = 64;
+
 /// A secret of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credential {
@@ -33,6 +38,28 @@ pub struct Credential {
     pub secret: String,
     /// Where it is put in.
     pub place: Place,
+}
+
+impl Credential {
+    /// Whether what is kept can be what requests are signed with, as far as it can be told before it is read.
+    ///
+    /// # Errors
+    /// It can't.
+    pub fn suits(&self, kept: &Kept) -> Result<(), SecretError> {
+        let Place::AwsSigv4 { .. } = self.place else { return Ok(()) };
+        let wrong = |why, remedy| SecretError::Unfit { name: self.secret.clone(), why, remedy };
+        match kept {
+            Kept::Value(bytes) if Keys::read(bytes).is_none() => Err(wrong(
+                "it is not ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN], with which its rule signs",
+                "set it again so: cloister secret set NAME",
+            )),
+            Kept::OAuth(_) => Err(wrong(
+                "it is for access tokens, and its rule signs with keys of AWS",
+                "take `as` out of the rule, or name a secret with keys",
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Where a secret is put in.
@@ -49,6 +76,13 @@ pub enum Place {
     Query(String),
     /// Wherever the agent writes the secret's placeholder in a field or in the body.
     Placeholder,
+    /// Nowhere: requests are signed with it, by AWS Signature Version 4.
+    AwsSigv4 {
+        /// The service, as signatures name it.
+        service: String,
+        /// The region.
+        region: String,
+    },
 }
 
 impl Place {
@@ -57,8 +91,7 @@ impl Place {
     /// # Errors
     /// It is none; what is wrong, and what to do.
     pub fn parse(text: &str) -> Result<Self, Fault> {
-        const WRITE: &str =
-            "write \"bearer\", \"basic\", \"header:X-Api-Key\", \"query:key\" or \"placeholder\"";
+        const WRITE: &str = "write \"bearer\", \"basic\", \"header:X-Api-Key\", \"query:key\", \"placeholder\" or \"aws-sigv4:s3/eu-central-1\"";
         let token = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         match (text, text.split_once(':')) {
             ("bearer", _) => Ok(Self::Bearer),
@@ -82,8 +115,25 @@ impl Place {
                 }
                 Ok(Self::Query(name.to_owned()))
             }
+            (_, Some(("aws-sigv4", scope))) => aws(scope),
             _ => Err(("there is no such place for a secret".to_owned(), WRITE)),
         }
+    }
+}
+
+/// A service and a region of AWS.
+fn aws(scope: &str) -> Result<Place, Fault> {
+    const WRITE: &str =
+        "write the service as signatures name it, and the region: \"aws-sigv4:s3/eu-central-1\"";
+    let word = |text: &str| {
+        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        (1..=MAX_AWS_WORD).contains(&text.len()) && text.bytes().all(inner)
+    };
+    match scope.split_once('/') {
+        Some((service, region)) if word(service) && word(region) => {
+            Ok(Place::AwsSigv4 { service: service.to_owned(), region: region.to_owned() })
+        }
+        _ => Err((format!("`{scope}` is no service and region of AWS"), WRITE)),
     }
 }
 
@@ -95,6 +145,7 @@ impl fmt::Display for Place {
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Query(name) => write!(f, "query:{name}"),
             Self::Placeholder => f.write_str("placeholder"),
+            Self::AwsSigv4 { service, region } => write!(f, "aws-sigv4:{service}/{region}"),
         }
     }
 }
@@ -122,7 +173,14 @@ mod tests {
 
     #[test]
     fn places_and_what_is_none() {
-        for text in ["bearer", "basic", "header:x-api-key", "query:api_key", "placeholder"] {
+        for text in [
+            "bearer",
+            "basic",
+            "header:x-api-key",
+            "query:api_key",
+            "placeholder",
+            "aws-sigv4:execute-api/us-gov-west-1",
+        ] {
             assert_eq!(Place::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Place::parse("header:X-Api-Key"), Ok(Place::Header("x-api-key".to_owned())));
@@ -141,9 +199,33 @@ mod tests {
             "query:a=b",
             "query:a&b",
             "body",
+            "aws-sigv4",
+            "aws-sigv4:",
+            "aws-sigv4:s3",
+            "aws-sigv4:s3/",
+            "aws-sigv4:/eu-central-1",
+            "aws-sigv4:S3/eu-central-1",
+            "aws-sigv4:s3/eu-central-1/x",
+            "aws-sigv4:s3/eu central",
         ] {
             assert!(Place::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_signs_must_be_keys() {
+        let credential = |place: &str| Credential {
+            secret: "token".to_owned(),
+            place: Place::parse(place).unwrap(),
+        };
+        let kept = |text: &str| Kept::Value(text.into());
+        let signs = credential("aws-sigv4:s3/eu-central-1");
+        signs.suits(&kept("AKID:key")).unwrap();
+        signs.suits(&Kept::File("/run/keys/aws".into())).unwrap();
+        credential("bearer").suits(&kept("t0ken")).unwrap();
+        let error = signs.suits(&kept("t0ken")).unwrap_err();
+        assert!(error.to_string().contains("ACCESS_KEY_ID") && error.remedy().contains("set"));
+        assert!(!error.to_string().contains("t0ken"), "{error}");
     }
 
     #[test]

@@ -85,6 +85,12 @@ pub const MAX_CERTIFICATES_FILE: u64 = 4 << 20;
 pub const SECRETS_AT_ONCE: usize = 4;
 /// Longest body in which a placeholder is looked for, in bytes: it is held in memory as a whole.
 pub const MAX_REPLACED_BODY: usize = 1 << 20;
+/// Longest body whose digest is signed, in bytes: it is held in memory as a whole.
+pub const MAX_SIGNED_BODY: usize = 1 << 20;
+/// Bodies of one agent that are held whole at once, in KiB; more wait. Stops an agent from filling the warden's memory.
+pub const WHOLE_BODIES_KIB: usize = 32 << 10;
+/// How long reading a body whole may take, its turn included. Stops slow ones from keeping others waiting.
+pub const WHOLE_BODY_LIMIT: Duration = Duration::from_secs(60);
 /// How long asking a token server may take in all: requests wait for it.
 pub const TOKEN_LIMIT: Duration = Duration::from_secs(15);
 /// How long another process of this user, whose turn it is at a token server, is waited for.

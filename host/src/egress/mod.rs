@@ -48,6 +48,8 @@ mod hidden;
 
 mod percent;
 
+mod sigv4;
+
 mod token;
 
 pub(crate) mod secrets;

@@ -1,11 +1,13 @@
 //! Secrets of a team's rules, as requests get them: read where they are, or got from a token server.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::limits::SECRETS_AT_ONCE;
+use super::limits::{SECRETS_AT_ONCE, WHOLE_BODIES_KIB};
 use super::resolve::Resolver;
 use super::token::{TokenError, Tokens};
 use super::trust::Trust;
@@ -34,6 +36,8 @@ pub(crate) enum GetError {
 pub(crate) struct Secrets {
     store: Store,
     turns: Semaphore,
+    /// For bodies that are held whole, by agent: a permit for each KiB.
+    bodies: RefCell<BTreeMap<usize, Arc<Semaphore>>>,
     tokens: Rc<Tokens>,
 }
 
@@ -41,7 +45,14 @@ impl Secrets {
     /// Those of a store; token servers are found and verified as other hosts are.
     pub(crate) fn of(store: Store, resolver: &Resolver, trust: &Trust) -> Self {
         let tokens = Rc::new(Tokens::new(store.clone(), resolver.clone(), trust.clone()));
-        Self { store, turns: Semaphore::new(SECRETS_AT_ONCE), tokens }
+        let bodies = RefCell::default();
+        Self { store, turns: Semaphore::new(SECRETS_AT_ONCE), bodies, tokens }
+    }
+
+    /// Room for an agent's bodies that are held whole, a permit for each KiB.
+    pub(super) fn bodies(&self, agent: usize) -> Arc<Semaphore> {
+        let mut bodies = self.bodies.borrow_mut();
+        Arc::clone(bodies.entry(agent).or_insert_with(|| Semaphore::new(WHOLE_BODIES_KIB).into()))
     }
 
     /// Gets one, when it is its turn.

@@ -56,7 +56,7 @@ pub static EGRESS: Table = Table {
             "as",
             Kind::Text(Rule::Credential),
             "`\"bearer\"`",
-            "Where: `bearer`, `basic` (of `user:password`), `header:NAME`, `query:NAME`, or for the `placeholder` that the agent writes.",
+            "Where: `bearer`, `basic` (of `user:password`), `header:NAME`, `query:NAME`, or for the `placeholder` that the agent writes; with `aws-sigv4:SERVICE/REGION` requests are signed with it.",
         ),
         key("websocket", Kind::Flag, "`false`", "Whether such a request may become a WebSocket."),
     ],

@@ -72,7 +72,7 @@ impl Rule {
             Self::Variable => "^[A-Za-z_][A-Za-z0-9_]{0,254}$",
             Self::Method => "^[A-Z]{1,32}$",
             Self::Path => "^/",
-            Self::Credential => "^(bearer|basic|placeholder|header:.+|query:.+)$",
+            Self::Credential => "^(bearer|basic|placeholder|header:.+|query:.+|aws-sigv4:.+/.+)$",
             Self::Image | Self::Free | Self::HostPath | Self::User | Self::Host | Self::Range => {
                 return None;
             }

@@ -75,7 +75,7 @@ pub(super) fn prepare(recipe: &mut Recipe, state: &StateDir) -> Result<Option<Pa
     Ok(Some(Parts { connector: Connector { resolver, operator }, opener }))
 }
 
-/// Every secret that a rule names must be there, and open. What a reference leads to is not read yet.
+/// Every secret that a rule names must be there, open, and what the rule wants. What a reference leads to is not read yet.
 pub(super) fn look_for_secrets(
     agent: &str,
     policy: &Policy,
@@ -84,7 +84,8 @@ pub(super) fn look_for_secrets(
     for rule in policy.rules() {
         let credential = rule.value.http.as_ref().and_then(|http| http.credential.as_ref());
         let Some(credential) = credential else { continue };
-        secrets.find(&credential.secret).map_err(|error| {
+        let kept = secrets.find(&credential.secret);
+        kept.and_then(|kept| credential.suits(&kept)).map_err(|error| {
             let words = describe(&error, Some(error.remedy()));
             format!("cloister: the egress rule of {agent} in {}: {words}", rule.from)
         })?;

@@ -232,6 +232,36 @@ fn cases() -> Vec<(String, u32, &'static str, &'static str)> {
             "query:key",
         ),
         (
+            format!("{a}{PORTS}, secret = \"x\", as = \"aws-sigv4\""),
+            67,
+            "no such place",
+            "aws-sigv4:s3/eu-central-1",
+        ),
+        (
+            format!("{a}{PORTS}, secret = \"x\", as = \"aws-sigv4:s3\""),
+            67,
+            "`s3` is no service and region of AWS",
+            "as signatures name it",
+        ),
+        (
+            format!("{a}{PORTS}, secret = \"x\", as = \"aws-sigv4:S3/eu-central-1\""),
+            67,
+            "no service and region",
+            "aws-sigv4:s3/eu-central-1",
+        ),
+        (
+            format!("{a}{PORTS}, secret = \"x\", as = \"aws-sigv4:s3/*\""),
+            67,
+            "no service and region",
+            "aws-sigv4:s3/eu-central-1",
+        ),
+        (
+            format!("{a}{PORTS}, secret = \"x\", as = \"aws-sigv4:{}/r\"", "x".repeat(65)),
+            67,
+            "no service and region",
+            "aws-sigv4:s3/eu-central-1",
+        ),
+        (
             format!("{a}, action = \"deny\", secret = \"x\""),
             59,
             "denies gives no secret",

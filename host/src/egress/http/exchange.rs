@@ -5,11 +5,9 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Either, Full, Limited};
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::header::{
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderMap, HeaderValue,
-};
+use hyper::header::{CONTENT_TYPE, EXPECT, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -19,13 +17,13 @@ use tokio::time::Instant;
 use super::Way;
 use super::body::{Direction, Passed, Record};
 use super::fields::{Becomes, check, make_websocket, strip};
-use super::secret::{Stopped, is_told, put_in, put_in_body, search};
-use crate::egress::credential::{Credential, Place};
+use super::given::{Content, Given, Whole};
+use super::secret::{Stopped, search};
+use crate::egress::credential::Credential;
 use crate::egress::gate::Facts;
-use crate::egress::limits::{MAX_REPLACED_BODY, MAX_REQUESTS, MAX_SHOWN_METHOD, MAX_SHOWN_PATH};
+use crate::egress::limits::{MAX_REQUESTS, MAX_SHOWN_METHOD, MAX_SHOWN_PATH};
 use crate::egress::request::{Asked, Judgement};
 use crate::report::chain;
-use crate::secrets::value::Secret;
 use crate::text::printable_line;
 
 /// The other side, to which requests go.
@@ -53,11 +51,11 @@ pub(super) struct Exchange {
 }
 
 /// A request that is not passed on.
-struct Refusal {
-    status: StatusCode,
+pub(super) struct Refusal {
+    pub(super) status: StatusCode,
     /// The kind of event; empty: it is told already, or by the request's record.
-    kind: &'static str,
-    words: String,
+    pub(super) kind: &'static str,
+    pub(super) words: String,
 }
 
 impl Refusal {
@@ -83,23 +81,6 @@ struct Allowed {
     /// By which rule, in words.
     rule: String,
     credential: Option<Credential>,
-}
-
-/// A whole body, in which a placeholder is looked for.
-async fn whole(fields: &HeaderMap, body: Incoming) -> Result<Bytes, Refusal> {
-    let refused = |words: &str| Refusal {
-        status: StatusCode::FORBIDDEN,
-        kind: "secret-denied",
-        words: words.to_owned(),
-    };
-    if fields.contains_key(CONTENT_ENCODING) {
-        return Err(refused("the rule has a placeholder, and the body is compressed"));
-    }
-    let body = Limited::new(body, MAX_REPLACED_BODY).collect().await;
-    let body = body.map_err(|_| {
-        refused("the rule has a placeholder, and the body is longer than 1 MiB or broke off")
-    })?;
-    Ok(body.to_bytes())
 }
 
 impl Exchange {
@@ -168,21 +149,22 @@ impl Exchange {
         let Allowed { becomes, facts, rule, credential } = self.judge(&head)?;
         let on_guest = head.extensions.remove::<OnUpgrade>();
         let mut outgoing = self.outgoing(head, becomes)?;
-        let mut given = None;
-        match credential {
-            None => search(&outgoing)?,
-            Some(credential) => {
-                let secret = self.secret(&credential, &outgoing, shown).await?;
-                put_in(&mut outgoing, &credential, &secret)?;
-                given = Some((credential, secret));
+        let given = match credential {
+            None => {
+                search(&outgoing)?;
+                None
             }
-        }
-        let name = given.as_ref().map(|(credential, _)| credential.secret.as_str());
+            Some(credential) => Some(self.given(credential, &outgoing, shown).await?),
+        };
+        let content = match &given {
+            None => Content::Passing(body),
+            Some(given) => given.give(&mut outgoing, body).await?,
+        };
         let record = Rc::new(Record {
             way: self.way.clone(),
             shown: shown.to_owned(),
-            rule: match name {
-                Some(name) => format!("with the secret \"{name}\", {rule}"),
+            rule: match &given {
+                Some(given) => format!("with the secret \"{}\", {rule}", given.name()),
                 None => rule,
             },
             facts: facts.into(),
@@ -191,18 +173,18 @@ impl Exchange {
             sent: Cell::new(0),
             received: Cell::new(0),
         });
-        let body = match &given {
-            Some((credential, secret)) if credential.place == Place::Placeholder => {
-                outgoing.headers.remove(CONTENT_LENGTH);
-                let body = whole(&outgoing.headers, body).await?;
-                record.sent.set(body.len() as u64);
-                Either::Right(Full::new(put_in_body(&body, credential, secret)?))
+        let (body, _room) = match content {
+            Content::Passing(body) => {
+                (Either::Left(Passed::new(body, Direction::Out, Rc::clone(&record))), None)
             }
-            _ => Either::Left(Passed::new(body, Direction::Out, Rc::clone(&record))),
+            Content::Whole(Whole { bytes, read, room }) => {
+                record.sent.set(read);
+                (Either::Right(Full::new(bytes)), Some(room))
+            }
         };
         let sent = self.send(Request::from_parts(outgoing, body)).await;
         let answer = sent.map_err(|error| Refusal::host(&chain(&error)))?;
-        if given.is_some_and(|(_, secret)| is_told(answer.headers(), secret.bytes())) {
+        if given.is_some_and(|given| given.is_told(answer.headers())) {
             let words = "the host's answer tells the secret in its head".to_owned();
             self.way.gate.tell(self.way.agent, "secret-denied", format!("{shown}: {words}"));
             return Err(Refusal { status: StatusCode::BAD_GATEWAY, kind: "", words });
@@ -238,12 +220,12 @@ impl Exchange {
     }
 
     /// The secret of a request's rule.
-    async fn secret(
+    async fn given(
         &self,
-        credential: &Credential,
+        credential: Credential,
         head: &Parts,
         shown: &str,
-    ) -> Result<Secret, Refusal> {
+    ) -> Result<Given, Refusal> {
         let denied = |words: &str| Refusal {
             status: StatusCode::FORBIDDEN,
             kind: "secret-denied",
@@ -257,12 +239,13 @@ impl Exchange {
         }
         let Way { gate, agent, .. } = &self.way;
         let opener = gate.opener().ok_or_else(|| Refusal::host("there are no secrets"))?;
-        opener.secrets.get(&credential.secret).await.map_err(|error| {
+        let secret = opener.secrets.get(&credential.secret).await.map_err(|error| {
             // Why, is for the operator.
             gate.tell(*agent, "secret-failed", format!("{shown}: {}", chain(&error)));
             let words = format!("the secret \"{}\" can't be read", credential.secret);
             Refusal { status: StatusCode::BAD_GATEWAY, kind: "", words }
-        })
+        })?;
+        Ok(Given::new(credential, secret, opener.secrets.bodies(*agent)))
     }
 
     /// Whether it may be passed on.

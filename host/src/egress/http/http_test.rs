@@ -2,6 +2,7 @@
 
 mod end_test;
 mod secret_test;
+mod sign_test;
 mod smuggling_test;
 
 use std::cell::RefCell;

@@ -11,6 +11,8 @@ mod exchange;
 
 mod fields;
 
+mod given;
+
 mod prefixed;
 
 mod secret;

@@ -88,6 +88,8 @@ pub(super) fn put_in(
             replace_fields(&mut head.headers, &credential.secret, secret)?;
             search(head)
         }
+        // Nothing of it is put in.
+        Place::AwsSigv4 { .. } => search(head),
     }
 }
 

@@ -178,6 +178,8 @@ impl Exchange {
                 (Either::Left(Passed::new(body, Direction::Out, Rc::clone(&record))), None)
             }
             Content::Whole(Whole { bytes, read, room }) => {
+                let traffic = &self.way.traffic;
+                traffic.moved(&traffic.sent, usize::try_from(read).unwrap_or(usize::MAX));
                 record.sent.set(read);
                 (Either::Right(Full::new(bytes)), Some(room))
             }

@@ -142,6 +142,10 @@ fn a_host_that_checks_finds_each_request_signed() {
             assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(&scope), "{answer}");
             assert!(answer.ends_with(&format!(" {length}")), "{answer}");
         }
+        while bed.told("egress-ended").len() < 4 {
+            tokio::task::yield_now().await;
+        }
+        assert!(bed.told("egress-ended")[2].contains("7 bytes sent"), "{:?}", bed.told);
         let records = bed.told("egress-request");
         assert!(records.len() == 4 && records[2].contains("200, 7 bytes sent"), "{records:?}");
         assert!(records.iter().all(|record| record.contains("with the secret \"token\"")));

@@ -6,12 +6,14 @@
 //! before it ([`record`]); and a head, which tells how far the log had come when it was last made
 //! durable ([`head`]), so that a cut end shows as well.
 
+pub mod export;
 pub mod head;
 pub mod key;
 pub mod limits;
 pub mod log;
 pub mod ocsf;
 pub mod policy;
+pub mod reader;
 pub mod record;
 pub mod verify;
 

@@ -12,6 +12,8 @@ pub const AGENT_FAILED: u8 = 1;
 pub const NOT_KEPT: u8 = 1;
 /// `cloister audit verify`: a log is not as it was written.
 pub const LOG_CHANGED: u8 = 1;
+/// `cloister audit export`: records were missing, and what was handed over says so.
+pub const RECORDS_MISSING: u8 = 1;
 /// `cloister policy check`: it may not be reached.
 pub const POLICY_DENIES: u8 = 1;
 /// `cloister prove`: an attack was not held, or could not be tried.

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum, ValueHint};
+use clap::{Args, Subcommand, ValueEnum, ValueHint, value_parser};
+
+use crate::audit::export::collector::{LARGEST_MESSAGE, LEAST_MESSAGE, USUAL_MESSAGE};
+use crate::audit::export::place::CollectorPlace;
+use crate::audit::export::syslog::Facility;
 
 use super::teams::{StateArgs, Target, is_name};
 
@@ -12,8 +16,8 @@ Examples:
   cloister audit follow research/scout         What happens to one agent from now on
   cloister audit verify                        Is every log as it was written?
   cloister audit export research --format ocsf > events.jsonl
-  cloister audit export research -f | logger -t cloister
-                                               To syslog, as it happens (systemd-cat: the journal)
+  cloister audit export research -f --to journald
+                                               To the journal, as it happens
   cloister audit key > host.pem                To verify copies on another machine:
   cloister audit verify --key host.pem --dir copy/research
 
@@ -22,6 +26,20 @@ team is removed.
 
 Exit codes: 0 when it was done and, for verify, all is as it was written;
 1 when verify found a change; 125 when it could not be done.";
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  cloister audit export research > events.jsonl
+  cloister audit export research -f --to syslog
+  cloister audit export research -f --to syslog:tcp:logs.example.org:601 --cursor-file research.cursor
+                                   None is left out, whatever is restarted; some may come twice
+  cloister audit export research --since 42 --format records
+
+Standard error tells the last record that was handed over, and what was missing.
+
+Exit codes: 0 when all was handed over; 1 when records were missing or another
+log had begun; 125 when it could not be done; 128 and the number of the signal
+that ended it.";
 
 /// What was typed after `audit`.
 #[derive(Debug, Args)]
@@ -43,7 +61,7 @@ pub enum AuditCommand {
     Follow(FollowArgs),
     /// Find every change, removal, reorder or cut, and tell where.
     Verify(VerifyArgs),
-    /// Print a log for programs, one JSON object a line.
+    /// Print a log for programs, one JSON object a line, or hand it to a syslog or a journal.
     Export(ExportArgs),
     /// Print the public half of the host's key, as PEM.
     Key(KeyArgs),
@@ -136,6 +154,7 @@ pub struct VerifyArgs {
 
 /// What was typed after `audit export`.
 #[derive(Debug, Args)]
+#[command(after_help = EXPORT_EXAMPLES)]
 pub struct ExportArgs {
     /// Which log and whose records.
     #[command(flatten)]
@@ -148,6 +167,29 @@ pub struct ExportArgs {
     /// Go on with what comes, until Ctrl-C.
     #[arg(short, long)]
     pub follow: bool,
+
+    /// Hand them to a collector [default: print them]: syslog, syslog:unix:/PATH,
+    /// syslog:udp:HOST:PORT, syslog:tcp:HOST:PORT, journald, journald:unix:/PATH.
+    #[arg(long, value_name = "COLLECTOR")]
+    pub to: Option<CollectorPlace>,
+
+    /// The facility of syslog.
+    #[arg(long, value_enum, default_value_t = Facility::Authpriv, requires = "to")]
+    pub facility: Facility,
+
+    /// Longest message that the syslog takes, in bytes; of longer ones it gets number and digest alone.
+    #[arg(long, value_name = "BYTES", default_value_t = USUAL_MESSAGE, requires = "to")]
+    #[arg(value_parser = value_parser!(u64).range(LEAST_MESSAGE..=LARGEST_MESSAGE))]
+    pub max_message: u64,
+
+    /// Begin with record N [default: the first that is there].
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    #[arg(conflicts_with = "cursor_file")]
+    pub since: Option<u64>,
+
+    /// Keep in this file up to which record they were handed over, and go on there the next time.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub cursor_file: Option<PathBuf>,
 }
 
 /// A form of records.

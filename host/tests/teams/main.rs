@@ -6,6 +6,7 @@
 #[path = "../host/harness.rs"]
 mod harness;
 
+mod audit_export;
 mod audits;
 mod bed;
 

@@ -1,5 +1,6 @@
 //! `cloister audit`: reading and checking what wardens have recorded. Only wardens write.
 
+mod export;
 mod show;
 mod verify;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use crate::audit::export::cursor::CursorError;
 use crate::audit::key::{HostKey, PublicKey};
 use crate::audit::log::segments;
 use crate::audit::{self, AuditError};
@@ -39,6 +41,22 @@ enum CommandError {
         #[source]
         source: io::Error,
     },
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
+    #[error("can't set up {what}")]
+    Setup {
+        what: &'static str,
+        #[source]
+        source: io::Error,
+    },
+    #[error("can't hand records over to {place}")]
+    Collector {
+        place: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("the log was moved away or removed: {}", .0.display())]
+    Moved(PathBuf),
     #[error("can't write standard output")]
     Output(#[source] io::Error),
 }
@@ -52,7 +70,13 @@ impl CommandError {
             Self::NothingYet => {
                 Some("`cloister up` makes one with the first team; or name --state")
             }
-            Self::Io { .. } | Self::Output(_) => None,
+            Self::Cursor(error) => Some(error.remedy()),
+            Self::Collector { .. } => Some(
+                "see whether a collector listens there; what it has not got is handed over the \
+                 next time, with --cursor-file or --since",
+            ),
+            Self::Moved(_) => Some("start it again for the log that is there now"),
+            Self::Io { .. } | Self::Output(_) | Self::Setup { .. } => None,
         }
     }
 }
@@ -64,7 +88,7 @@ pub fn audit(arguments: &AuditArgs) -> u8 {
         AuditCommand::Ls(arguments) => list(arguments),
         AuditCommand::Show(arguments) => show::show(arguments),
         AuditCommand::Follow(arguments) => show::follow(arguments),
-        AuditCommand::Export(arguments) => show::export(arguments),
+        AuditCommand::Export(arguments) => export::export(arguments),
         AuditCommand::Verify(arguments) => verify::verify(arguments),
         AuditCommand::Key(arguments) => key(arguments),
     };

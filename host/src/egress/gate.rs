@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cloister_protocol::egress::{CONNECTED, Head, Target};
 use serde_json::Value;
@@ -170,7 +170,7 @@ impl Gate {
         };
         let kind = if verdict == Verdict::Observed { OBSERVED } else { "egress-allowed" };
         let facts = facts(&head, address, &policy);
-        self.tell_facts(agent, kind, allowed(&to, &head.target, address, verdict), facts);
+        self.tell_facts(agent, kind, allowed(&to, &head.target, address, verdict), facts.clone());
         let begin = Instant::now();
         let traffic = Rc::new(Traffic::default());
         let (result, denied) = tokio::select! {
@@ -180,13 +180,15 @@ impl Gate {
         };
         let (sent, received) = (traffic.sent.get(), traffic.received.get());
         self.total(agent, |totals| totals.moved(sent, received));
-        let seconds = begin.elapsed().as_secs_f64();
+        let took = begin.elapsed();
+        let seconds = took.as_secs_f64();
         let mut words = format!("{to}: {sent} bytes sent, {received} received in {seconds:.1} s");
         if let Err(error) = result {
             // Writing to a text can't fail.
             write!(words, "; {error}").ok();
         }
-        self.tell(agent, if denied { "egress-denied" } else { "egress-ended" }, words);
+        let kind = if denied { "egress-denied" } else { "egress-ended" };
+        self.tell_facts(agent, kind, words, came_to(facts, sent, received, took));
     }
 
     /// Carries a stream that is connected: how it ended, and whether a rule ended it.
@@ -340,6 +342,17 @@ fn facts(head: &Head, address: IpAddr, policy: &Policy) -> Facts {
         facts.insert("looked_into", policy.inspects(name, head.port).into());
         facts.insert("host", name.as_str().into());
     }
+    facts
+}
+
+/// The same with what a stream or a request came to: bytes, and how long it took.
+pub(super) fn came_to(mut facts: Facts, sent: u64, received: u64, took: Duration) -> Facts {
+    let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    facts.extend([
+        ("sent", sent.into()),
+        ("received", received.into()),
+        ("milliseconds", milliseconds.into()),
+    ]);
     facts
 }
 

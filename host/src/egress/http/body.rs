@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::Way;
 use super::secret::Stopped;
 use crate::egress::credential::{PLACEHOLDER, find_placeholder};
-use crate::egress::gate::{Facts, REQUEST};
+use crate::egress::gate::{Facts, REQUEST, came_to};
 
 /// What is recorded of one request: it is told when the last that holds it goes, however that comes about.
 pub(super) struct Record {
@@ -50,7 +50,11 @@ impl Drop for Record {
         )
         .ok();
         let kind = if self.status.get() == 0 { "egress-failed" } else { REQUEST };
-        let facts = self.facts.take();
+        let (sent, received) = (self.sent.get(), self.received.get());
+        let mut facts = came_to(self.facts.take(), sent, received, self.begin.elapsed());
+        if self.status.get() != 0 {
+            facts.insert("status", self.status.get().into());
+        }
         self.way.gate.tell_facts(self.way.agent, kind, words, facts);
     }
 }

@@ -199,6 +199,8 @@ pub enum Format {
     Ocsf,
     /// The records as they are, with digests and signatures.
     Records,
+    /// Traces for OpenTelemetry, of a whole log and to standard output alone.
+    Otlp,
 }
 
 /// What was typed after `audit key`.

@@ -330,3 +330,38 @@ fn the_journal_gets_fields() {
         assert_eq!(fields.iter().filter(|(name, _)| name == "PRIORITY").count(), 1);
     }
 }
+
+#[test]
+fn a_log_is_traces_too() {
+    let bed = Bed::new();
+    let mut log = log(&bed);
+    let of_a = |kind: &'static str, detail: &str| Entry::new(kind, detail).of("a");
+    log.append(Entry::new("team-started", "")).unwrap();
+    log.append(of_a("started", "")).unwrap();
+    log.append(of_a("exec", HOSTILE)).unwrap();
+    log.append(of_a("egress-ended", HOSTILE).with("milliseconds", 1500).with("port", 443)).unwrap();
+    log.append(of_a("exited", "exit code 0")).unwrap();
+    let spans = |words: &[&str]| -> Vec<serde_json::Value> {
+        let printed = bed.ok(&[&["audit", "export", "--format", "otlp"], words].concat());
+        assert!(printed.is_ascii());
+        let lines = printed.lines().map(|line| serde_json::from_str(line).unwrap());
+        lines
+            .map(|line: serde_json::Value| {
+                line["resourceSpans"][0]["scopeSpans"][0]["spans"][0].clone()
+            })
+            .collect()
+    };
+    let names = |spans: &[serde_json::Value]| -> Vec<String> {
+        spans.iter().map(|span| span["name"].as_str().unwrap().to_owned()).collect()
+    };
+    // The team runs.
+    assert_eq!(names(&spans(&["t"])), ["exec", "egress-ended", "agent a"]);
+    log.append(Entry::new("team-ended", "")).unwrap();
+    log.close().unwrap();
+    let whole = spans(&["t"]);
+    assert_eq!(names(&whole), ["exec", "egress-ended", "agent a", "team t"]);
+    assert!(whole.iter().all(|span| span["traceId"] == whole[3]["traceId"]));
+    assert_eq!(names(&spans(&["t/a"])), ["exec", "egress-ended", "agent a"]);
+    let told = bed.fails(&["audit", "export", "--format", "otlp", "--since", "2", "t"], 125);
+    assert!(told.contains("traces are made of a whole log") && told.contains("--since"), "{told}");
+}

@@ -123,7 +123,7 @@ pub fn json(team: &str, line: &[u8], record: &Record, form: Form) -> String {
 
 /// JSON with every character that is not printable ASCII as an escape, which means the same. Turned back, these
 /// give the bytes that were signed, as nothing in a record is written so.
-fn ascii(json: &str) -> String {
+pub(super) fn ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     let mut units = [0; 2];
     for character in json.chars() {

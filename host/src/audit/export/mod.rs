@@ -5,6 +5,7 @@ pub mod collector;
 pub mod cursor;
 pub mod journal;
 pub mod message;
+pub mod otlp;
 pub mod place;
 pub mod severity;
 pub mod source;

@@ -30,7 +30,7 @@ fn known(kind: &str) -> Option<Severity> {
         | "out-of-memory" | "too-many-processes" | "egress-failed" => Severity::Warning,
         "log-begun" | "team-started" | "team-ended" | "removed" | "policy" | "policy-applied"
         | "egress-observed" | "restarting" | "skipped" | "exec" | "copy" | "attach" | "order"
-        | "paused" | "resumed" => Severity::Notice,
+        | "answer" | "egress-asked" | "paused" | "resumed" => Severity::Notice,
         "machine-started" | "machine-ended" | "started" | "exited" | "stopped"
         | "output-copied" | "egress-allowed" | "egress-ended" | "egress-request" => {
             Severity::Informational

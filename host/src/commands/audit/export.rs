@@ -17,7 +17,8 @@ use super::{CommandError, open};
 use crate::audit::export::collector::{Collector, Sent};
 use crate::audit::export::cursor::Cursor;
 use crate::audit::export::message::{Form, Message};
-use crate::audit::export::source::{Gap, Item, Source};
+use crate::audit::export::otlp::Traces;
+use crate::audit::export::source::{Gap, Item, Passed, Source};
 use crate::audit::record::Place;
 use crate::audit::{self, AuditError};
 use crate::cli::audit::{ExportArgs, Format};
@@ -89,6 +90,7 @@ struct Export<'a> {
     source: Source,
     collector: Collector,
     cursor: Option<Cursor>,
+    traces: Option<Traces>,
     watch: Option<AsyncFd<OwnedFd>>,
     /// What the collector has for certain.
     settled: Option<Place>,
@@ -103,7 +105,13 @@ struct Export<'a> {
 
 impl<'a> Export<'a> {
     fn open(arguments: &'a ExportArgs) -> Result<Self, CommandError> {
-        let team = &arguments.which.target.team;
+        let target = &arguments.which.target;
+        let team = &target.team;
+        let traces = match arguments.format {
+            Format::Otlp if !is_whole(arguments) => return Err(CommandError::Traces),
+            Format::Otlp => Some(Traces::new(team, target.agent.as_deref())),
+            Format::Ocsf | Format::Records => None,
+        };
         let folder = audit::folder(&open(&arguments.which.state)?).join(team);
         if !folder.is_dir() {
             return Err(AuditError::None(team.clone()).into());
@@ -131,6 +139,7 @@ impl<'a> Export<'a> {
             source,
             collector,
             cursor,
+            traces,
             watch,
             settled,
             unsettled: 0,
@@ -147,7 +156,8 @@ impl<'a> Export<'a> {
     fn form(&self) -> Form {
         match self.arguments.format {
             Format::Ocsf => Form::Ocsf,
-            Format::Records => Form::Record,
+            // A gap in what traces are made of.
+            Format::Records | Format::Otlp => Form::Record,
         }
     }
 
@@ -209,6 +219,11 @@ impl<'a> Export<'a> {
         // Those that nobody asked for are passed without a wait; signals have to be seen all the same.
         tokio::task::consume_budget().await;
         let message = match item {
+            Item::Record(passed) if self.traces.is_some() => return self.trace(passed).await,
+            Item::Gap(gap) if self.traces.is_some() => {
+                self.tell_gap(gap);
+                None
+            }
             Item::Record(passed) if !chosen(&self.arguments.which, &passed.record) => None,
             Item::Record(passed) => Some(Message::of_record(self.team(), passed, self.form())),
             Item::Gap(gap) => {
@@ -228,6 +243,17 @@ impl<'a> Export<'a> {
         }
         self.unsettled = self.unsettled.saturating_add(1);
         self.since.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// What a record ends, of what others began.
+    async fn trace(&mut self, passed: &Passed) -> Result<(), Stop> {
+        let lines = self.traces.as_mut().map(|traces| traces.take(passed)).unwrap_or_default();
+        let message = Message::of_record(self.team(), passed, self.form());
+        for json in lines {
+            let message = Message { json, ..message.clone() };
+            self.collector.send(&message).await.map_err(Stop::Collector)?;
+        }
         Ok(())
     }
 
@@ -279,6 +305,12 @@ impl<'a> Export<'a> {
             _ => tell_line(format_args!("cloister: no record of {team} was handed over")),
         }
     }
+}
+
+/// Whether all of the log is asked for, printed: a span's two ends may be anywhere in it.
+fn is_whole(arguments: &ExportArgs) -> bool {
+    let begins = arguments.since.is_none() && arguments.cursor_file.is_none();
+    begins && arguments.to.is_none() && arguments.which.kind.is_empty()
 }
 
 /// Waits until something was written.

@@ -55,6 +55,8 @@ enum CommandError {
         #[source]
         source: io::Error,
     },
+    #[error("traces are made of a whole log, and printed")]
+    Traces,
     #[error("the log was moved away or removed: {}", .0.display())]
     Moved(PathBuf),
     #[error("can't write standard output")]
@@ -75,6 +77,9 @@ impl CommandError {
                 "see whether a collector listens there; what it has not got is handed over the \
                  next time, with --cursor-file or --since",
             ),
+            Self::Traces => {
+                Some("leave --to, --since, --cursor-file and --kind out, or take another --format")
+            }
             Self::Moved(_) => Some("start it again for the log that is there now"),
             Self::Io { .. } | Self::Output(_) | Self::Setup { .. } => None,
         }

@@ -92,8 +92,11 @@ struct Export<'a> {
     cursor: Option<Cursor>,
     traces: Option<Traces>,
     watch: Option<AsyncFd<OwnedFd>>,
-    /// What the collector has for certain.
+    /// What the collector has for certain, and what it was sent.
     settled: Option<Place>,
+    sent: Option<Place>,
+    /// It was asked, and has not answered: it is not asked twice about the same.
+    settling: bool,
     /// How many messages it may have or not, and since when.
     unsettled: u32,
     since: Option<Instant>,
@@ -141,7 +144,9 @@ impl<'a> Export<'a> {
             cursor,
             traces,
             watch,
+            sent: settled.clone(),
             settled,
+            settling: false,
             unsettled: 0,
             since: None,
             missing: false,
@@ -186,18 +191,26 @@ impl<'a> Export<'a> {
                 tell_line(format_args!("cloister: no way to {place}: {words}; it is tried again"));
                 self.trouble = Some(words);
             }
+            // Before the pause, so that an interrupt in it finds nothing that was sent.
+            self.go_back()?;
             sleep(pause).await;
             pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-            self.collector.disconnect();
-            (self.unsettled, self.since) = (0, None);
-            self.source.back_to(self.settled.clone())?;
         }
+    }
+
+    /// Forgets what the collector may have or not.
+    fn go_back(&mut self) -> Result<(), CommandError> {
+        self.collector.disconnect();
+        (self.unsettled, self.since, self.settling) = (0, None, false);
+        self.sent = self.settled.clone();
+        Ok(self.source.back_to(self.settled.clone())?)
     }
 
     async fn hand_over(&mut self) -> Result<(), Stop> {
         loop {
             while let Some(item) = self.source.item()? {
                 self.pass(&item).await?;
+                self.sent = self.source.place().cloned();
                 let due = self.since.is_some_and(|since| since.elapsed() >= SETTLE_AFTER);
                 if due || self.unsettled >= MAX_UNSETTLED {
                     self.settle().await?;
@@ -264,15 +277,16 @@ impl<'a> Export<'a> {
 
     /// Makes certain that the collector has everything up to here, and keeps that.
     async fn settle(&mut self) -> Result<(), Stop> {
+        self.settling = true;
         self.collector.settle().await.map_err(Stop::Collector)?;
-        (self.unsettled, self.since) = (0, None);
+        (self.unsettled, self.since, self.settling) = (0, None, false);
         if self.trouble.take().is_some() {
             tell_line(format_args!("cloister: the collector is back"));
         }
-        if self.settled.as_ref() == self.source.place() {
+        if self.settled == self.sent {
             return Ok(());
         }
-        self.settled = self.source.place().cloned();
+        self.settled = self.sent.clone();
         if let (Some(cursor), Some(place)) = (&self.cursor, &self.settled)
             && !place.log.is_empty()
         {
@@ -283,6 +297,9 @@ impl<'a> Export<'a> {
 
     /// An interrupt: what was sent is made certain, if that can be had soon.
     async fn last_words(&mut self) -> Result<(), CommandError> {
+        if self.settling {
+            return Ok(());
+        }
         match timeout(LAST_LIMIT, self.settle()).await {
             Ok(Err(Stop::Own(error))) => Err(error),
             // What is not certain is sent again the next time.

@@ -87,7 +87,7 @@ impl Gate {
 
     /// The same, which can open streams.
     #[must_use]
-    pub(crate) fn with_opener(self, opener: Option<Opener>) -> Self {
+    pub fn with_opener(self, opener: Option<Opener>) -> Self {
         Self { opener, ..self }
     }
 

@@ -56,6 +56,8 @@ pub(crate) mod secrets;
 
 pub(crate) mod http;
 
+pub use http::Opener;
+
 pub mod ask;
 
 pub mod asked;

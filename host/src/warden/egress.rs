@@ -19,7 +19,6 @@ use crate::egress::http::Opener;
 use crate::egress::operator::{OPERATORS_FILE, Operator};
 use crate::egress::policy::Policy;
 use crate::egress::resolve::Resolver;
-use crate::egress::secrets::Secrets;
 use crate::egress::trust::Trust;
 use crate::report::describe;
 use crate::secrets::Store;
@@ -67,8 +66,7 @@ pub(super) fn prepare(recipe: &mut Recipe, state: &StateDir) -> Result<Option<Pa
         certificates::install(recipe, &authority, &state.team(&recipe.name)).map_err(|error| {
             format!("can't write the certificates of the team's agents: {error}")
         })?;
-        let secrets = Secrets::of(secrets, &resolver, &trust);
-        Some(Opener { authority, trust, secrets })
+        Some(Opener::new(authority, trust, secrets, &resolver))
     } else {
         None
     };

@@ -36,20 +36,33 @@ use super::limits::{
     HANDSHAKE_LIMIT, LINGER_LIMIT, MAX_CONCURRENT, MAX_FIELDS, MAX_REQUEST_HEAD, REQUEST_LIMIT,
 };
 use super::relay::{First, RelayError, Traffic, idle, inspect, pump};
+use super::resolve::Resolver;
 use super::secrets::Secrets;
 use super::trust::Trust;
 use exchange::{Exchange, Sender};
 use prefixed::Prefixed;
 
+use crate::secrets::Store;
+
 /// What streams are opened with.
 #[derive(Debug)]
-pub(crate) struct Opener {
+pub struct Opener {
     /// Signs for hosts, towards agents.
     pub(crate) authority: Authority,
     /// Whom hosts are held against.
     pub(crate) trust: Trust,
     /// What rules give to requests.
     pub(crate) secrets: Secrets,
+}
+
+impl Opener {
+    /// Of a team's authority, whom hosts are held against, and where the secrets are that rules name; token servers of
+    /// these are found by `resolver`.
+    #[must_use]
+    pub fn new(authority: Authority, trust: Trust, store: Store, resolver: &Resolver) -> Self {
+        let secrets = Secrets::of(store, resolver, &trust);
+        Self { authority, trust, secrets }
+    }
 }
 
 /// Why a stream ended before its time.

@@ -22,7 +22,6 @@ use crate::egress::operator::Operator;
 use crate::egress::policy::Policy;
 use crate::egress::resolve::Resolver;
 use crate::egress::rule::{Action, Http, Peer, Rule};
-use crate::egress::secrets::Secrets;
 use crate::egress::trust::Trust;
 use crate::report::chain;
 use crate::secrets::{Kept, Store};
@@ -130,9 +129,8 @@ impl Ground {
             telling.borrow_mut().push(format!("{kind}: {words}"));
         };
         let trusted = authority.pem();
-        let secrets = Secrets::of(store.clone(), &resolver, &trust);
+        let opener = Opener::new(authority, trust, store.clone(), &resolver);
         let gate = Gate::new(policies(port), Connector { resolver, operator }, Box::new(tell));
-        let opener = Opener { authority, trust, secrets };
         let gate = Rc::new(gate.with_opener(Some(opener)));
         let folder = folder.to_owned();
         Ok(Self { gate, told, heard, answer, trusted, port, store, folder })

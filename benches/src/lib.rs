@@ -18,4 +18,6 @@ pub mod report;
 
 pub mod arguments;
 
+pub mod rounds;
+
 pub mod shares;

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use cloister_benches::shares::work::{BLOCK, FOLDER, Line, MOUNT, RESULT, Size, TAG};
+use cloister_benches::rounds::Line;
+use cloister_benches::shares::work::{BLOCK, FOLDER, MOUNT, RESULT, Size, TAG};
 use rustix::mount::{MountFlags, mount};
 use rustix::system::{RebootCommand, reboot};
 

@@ -15,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use work::{FOLDER, Line, RESULT, Size};
+use crate::rounds::Line;
+use work::{FOLDER, RESULT, Size};
 
 /// What a measurement uses.
 #[derive(Clone, Debug)]

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use cloister::commands::bench::report::{Environment, scaled};
-use cloister::commands::bench::statistics::{Summary, ratio};
+use cloister::commands::bench::statistics::Summary;
 use serde::Serialize;
 
-use super::work::{BLOCK, Line, Size};
+use super::work::{BLOCK, Size};
 use crate::report::{Mode, SCHEMA};
+use crate::rounds::{Line, Share};
 
 /// The kinds of work that move data, by time; the others are of names and attributes.
 const DATA: [&str; 3] = ["write", "read", "random-read"];
@@ -86,17 +87,9 @@ fn works() -> impl Iterator<Item = &'static str> {
 impl Ratio {
     fn new(work: &str, ours: &SubjectReport, other: &SubjectReport) -> Option<Self> {
         let (mine, theirs) = (times(ours, work), times(other, work));
-        let each: Vec<f64> =
-            mine.iter().zip(&theirs).map(|(mine, theirs)| ratio(*theirs, *mine)).collect();
-        let (mine, theirs) = (Summary::of(mine)?.median, Summary::of(theirs)?.median);
-        Some(Self {
-            work: work.to_owned(),
-            peer: other.name,
-            throughput: ratio(theirs, mine),
-            least: each.iter().copied().fold(f64::INFINITY, f64::min),
-            largest: each.iter().copied().fold(0.0, f64::max),
-            latency: ratio(mine, theirs),
-        })
+        let Share { of_medians: throughput, least, largest } = Share::of(&theirs, &mine)?;
+        let latency = Share::of(&mine, &theirs)?.of_medians;
+        Some(Self { work: work.to_owned(), peer: other.name, throughput, least, largest, latency })
     }
 }
 

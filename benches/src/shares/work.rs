@@ -1,8 +1,7 @@
-//! What harness and guest agree on: names, the amount of work, and the result's form.
+//! What harness and guest agree on: names, and the amount of work.
 
 use anyhow::{Context as _, bail};
-use cloister::commands::bench::statistics::Summary;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// By which name the guest mounts the file system.
 pub const TAG: &str = "cloister";
@@ -43,33 +42,6 @@ impl Size {
         let [blocks, reads, files] = words else { bail!("three numbers are needed: {words:?}") };
         let number = |word: &String| word.parse().with_context(|| format!("{word:?}: no number"));
         Ok(Self { blocks: number(blocks)?, reads: number(reads)?, files: number(files)? })
-    }
-}
-
-/// One kind of work.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Line {
-    /// Its name.
-    pub name: String,
-    /// How often it was done.
-    pub count: u64,
-    /// All of it, in nanoseconds.
-    pub total_ns: u64,
-    /// One turn, in nanoseconds: the middle one.
-    pub median_ns: u64,
-    /// At least 99 of 100 took no longer.
-    pub p99_ns: u64,
-}
-
-impl Line {
-    /// Of the time of each turn.
-    ///
-    /// # Errors
-    /// There was none.
-    pub fn new(name: &str, total_ns: u64, each: Vec<u64>) -> anyhow::Result<Self> {
-        let count = u64::try_from(each.len())?;
-        let Summary { median, p99, .. } = Summary::of(each).context("nothing was done")?;
-        Ok(Self { name: name.to_owned(), count, total_ns, median_ns: median, p99_ns: p99 })
     }
 }
 

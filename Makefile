@@ -53,6 +53,7 @@ bench: build ## figures against QEMU's microvm in one run, into out/bench/
 	@benches/teams/run
 	@benches/shares/run
 	@benches/jail/run
+	@benches/egress/run
 
 fuzz: setup ## each fuzz target for a bounded time
 	@fuzz/run

@@ -21,3 +21,5 @@ pub mod arguments;
 pub mod rounds;
 
 pub mod shares;
+
+pub mod egress;

@@ -1,5 +1,6 @@
 //! A stream of which some bytes were read already, and come first.
 
+use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -47,6 +48,19 @@ impl AsyncWrite for Prefixed {
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+    }
+
+    /// Several records of TLS, or a head and its body, go at once.
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
     fn poll_flush(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -59,5 +73,31 @@ impl AsyncWrite for Prefixed {
         context: &mut Context<'_>,
     ) -> Poll<std::io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[test]
+    fn what_was_read_comes_first_and_pieces_go_at_once() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (mut other, ours) = UnixStream::pair().unwrap();
+            other.write_all(b"second").await.unwrap();
+            let mut stream = Prefixed::new(b"first ".to_vec(), ours);
+            let mut got = [0; 12];
+            stream.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"first second");
+            assert!(stream.is_write_vectored());
+            let pieces = [IoSlice::new(b"head "), IoSlice::new(b"body")];
+            assert_eq!(stream.write_vectored(&pieces).await.unwrap(), 9);
+            let mut sent = [0; 9];
+            other.read_exact(&mut sent).await.unwrap();
+            assert_eq!(&sent, b"head body");
+        });
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use memchr::memmem;
 use serde::{Deserialize, Serialize};
 
 use super::name::Fault;
@@ -161,7 +162,7 @@ pub fn placeholder(name: &str) -> String {
 #[must_use]
 pub fn find_placeholder(bytes: &[u8]) -> Option<String> {
     let before = PLACEHOLDER.0.as_bytes();
-    let at = bytes.windows(before.len()).position(|some| some == before)?;
+    let at = memmem::find(bytes, before)?;
     let rest = bytes.get(at + before.len()..).unwrap_or_default();
     let inner = |byte: &&u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || **byte == b'-';
     Some(rest.iter().take_while(inner).take(32).map(|byte| char::from(*byte)).collect())

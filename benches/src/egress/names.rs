@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::A;
-use hickory_resolver::proto::rr::{RData, Record, RecordType};
+use hickory_resolver::proto::rr::rdata::{A, SOA};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use tokio::net::UdpSocket;
 
 use super::HOST;
@@ -12,6 +12,8 @@ use super::HOST;
 /// How long an answer is good, in seconds. The gate keeps answers, so the server is asked before the first round alone, or
 /// once more if all takes longer.
 const TTL: u32 = 3600;
+/// Times for other name servers of the same zone, of which there are none.
+const SECONDS: i32 = 3600;
 /// Longest query that is read, in bytes (RFC 1035, section 4.2.1).
 const MAX_QUERY: usize = 512;
 
@@ -35,6 +37,10 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
     if known && asked.query_type() == RecordType::A {
         let address = RData::A(A(Ipv4Addr::LOCALHOST));
         answer.add_answer(Record::from_rdata(asked.name().clone(), TTL, address));
+    } else {
+        // Without it nobody keeps an answer that there is nothing (RFC 2308, section 5).
+        let begin = SOA::new(Name::root(), Name::root(), 1, SECONDS, SECONDS, SECONDS, TTL);
+        answer.add_authority(Record::from_rdata(Name::root(), TTL, RData::SOA(begin)));
     }
     if !known {
         answer.metadata.response_code = ResponseCode::NXDomain;
@@ -46,7 +52,6 @@ fn answer(query: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use hickory_resolver::proto::op::Query;
-    use hickory_resolver::proto::rr::Name;
 
     use super::*;
 
@@ -62,7 +67,7 @@ mod tests {
         assert_eq!(known.answers.first().unwrap().data, RData::A(A(Ipv4Addr::LOCALHOST)));
         assert_eq!(known.metadata.response_code, ResponseCode::NoError);
         let other_kind = ask("bench.example.", RecordType::AAAA);
-        assert!(other_kind.answers.is_empty());
+        assert!(other_kind.answers.is_empty() && other_kind.authorities.len() == 1);
         assert_eq!(other_kind.metadata.response_code, ResponseCode::NoError);
         let unknown = ask("other.example.", RecordType::A);
         assert_eq!(unknown.metadata.response_code, ResponseCode::NXDomain);

@@ -12,7 +12,7 @@ const TICK_NS: u64 = 10_000_000;
 const CHILDREN: usize = 13;
 
 /// Nanoseconds that a process has run: its threads to the nanosecond, and its children that have ended to a hundredth of a
-/// second.
+/// second. Threads that have ended are not in it: none of those that are measured ends one.
 ///
 /// # Errors
 /// It is gone, or the kernel keeps no such account.
@@ -44,6 +44,9 @@ fn children_ns(stat: &str) -> anyhow::Result<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -57,11 +60,21 @@ mod tests {
 
     #[test]
     fn who_works_has_used_more_afterwards() {
-        let own = std::process::id();
-        let before = used_ns(own).unwrap();
-        let sum = (0..20_000_000_u64).fold(0, |sum: u64, one| sum.wrapping_mul(31) ^ one);
-        std::hint::black_box(sum);
-        assert!(used_ns(own).unwrap() > before);
-        assert!(used_ns(u32::MAX).is_err());
+        let work = "read begin; i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done; echo; read end";
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", work])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = child.stdin.take().unwrap();
+        let before = used_ns(child.id()).unwrap();
+        input.write_all(b"begin\n").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let after = used_ns(child.id()).unwrap();
+        drop(input);
+        child.wait().unwrap();
+        assert!(after > before, "{before} {after}");
+        assert!(used_ns(child.id()).is_err());
     }
 }

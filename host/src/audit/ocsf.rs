@@ -36,6 +36,7 @@ fn kind_of(word: &str) -> Kind {
         // Start and stop of applications are activities 3 and 4.
         "team-started" | "machine-started" => kind(LIFECYCLE, 3, 1),
         "team-ended" | "machine-ended" => kind(LIFECYCLE, 4, 1),
+        "team-failed" => kind(LIFECYCLE, 4, 3),
         // Launch and terminate of processes are activities 1 and 2.
         "started" | "restarting" | "exec" => kind(PROCESS, 1, 1),
         "exited" | "stopped" => kind(PROCESS, 2, 1),
@@ -53,6 +54,8 @@ fn kind_of(word: &str) -> Kind {
         "egress-failed" => kind(NETWORK, 4, 2),
         "egress-denied" => kind(NETWORK, 5, 3),
         "name-refused" => kind(FINDING, 1, 3),
+        "egress-quota" | "secret-denied" | "secret-failed" => kind(FINDING, 1, 3),
+        "output-failed" | "pruned" => kind(FINDING, 1, 2),
         "egress-left-out" => kind(FINDING, 1, 2),
         // "Update" of the API's activities.
         "policy-applied" => kind(API, 3, 2),

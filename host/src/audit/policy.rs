@@ -1,10 +1,10 @@
 //! What a team was started with and may do, as its audit log tells it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::record::{By, Entry};
 use crate::images::digest::Digest;
-use crate::team::plan::Plan;
+use crate::team::plan::{Agent, Plan};
 
 /// What a team may do, for the record: the team's entry, and one for each agent. Commands and values of
 /// the environment are left out, as they can hold secrets.
@@ -32,6 +32,7 @@ pub fn of_plan(plan: &Plan, bytes: &[u8]) -> Vec<Entry> {
             .with("root", plain(&agent.root))
             .with("mounts", plain(&agent.mounts))
             .with("egress", plain(&agent.egress))
+            .with("egress-quota", plain(&agent.egress_quota))
             .with("outputs", plain(&agent.outputs))
             .with("executables", plain(&agent.executables))
             .with("writable-directories", plain(&agent.writable_directories))
@@ -41,11 +42,15 @@ pub fn of_plan(plan: &Plan, bytes: &[u8]) -> Vec<Entry> {
     std::iter::once(Entry { by: Some(by), ..team }).chain(agents).collect()
 }
 
-/// The egress rules of all agents, by name, as the log has them.
+/// The egress rules of all agents and their quotas, by name, as the log has them.
 #[must_use]
 pub fn egress_of(plan: &Plan) -> Value {
-    let rules = plan.agents.iter().map(|agent| (agent.name.value.clone(), plain(&agent.egress)));
-    Value::Object(rules.collect())
+    let of = |agent: &Agent| {
+        let rules = plain(&agent.egress);
+        json!({ "rules": rules, "quota": plain(&agent.egress_quota) })
+    };
+    let named = plan.agents.iter().map(|agent| (agent.name.value.clone(), of(agent)));
+    Value::Object(named.collect())
 }
 
 /// A part of a plan without where its values come from and without positions of descriptors.

@@ -23,6 +23,7 @@ use super::counts::Counts;
 use super::http::{self, OpenError, Opener, Way};
 use super::limits::HEAD_LIMIT;
 use super::policy::{Policy, Verdict};
+use super::quota::Used;
 use super::relay::{Traffic, relay};
 use super::totals::Totals;
 use crate::report::chain;
@@ -37,6 +38,8 @@ pub type Tell = dyn Fn(usize, &str, String, Facts);
 pub const REQUEST: &str = "egress-request";
 /// The kind of what tells how much was not told.
 pub const LEFT_OUT: &str = "egress-left-out";
+/// The kind of what is told once when an agent has used up its quota.
+pub const QUOTA: &str = "egress-quota";
 /// The kind of what is told of a question to the operator.
 pub const ASKED: &str = "egress-asked";
 /// The kind of what is told of a stream that no rule allows, and that is let through as the team observes.
@@ -51,6 +54,8 @@ pub struct Gate {
     counts: RefCell<Counts>,
     totals: RefCell<Vec<Totals>>,
     questions: Questions,
+    /// Of each agent's quota.
+    used: Vec<Rc<Used>>,
     /// How often the rules have changed.
     changes: watch::Sender<u64>,
 }
@@ -79,10 +84,11 @@ impl Gate {
     pub fn new(policies: Vec<Policy>, connector: Connector, tell: Box<Tell>) -> Self {
         let totals = RefCell::new(vec![Totals::default(); policies.len()]);
         let counts = RefCell::new(Counts::new(policies.len()));
+        let used = policies.iter().map(|policy| Rc::new(Used::new(policy.quota()))).collect();
         let policies = RefCell::new(policies.into_iter().map(Rc::new).collect());
         let (changes, _) = watch::channel(0);
         let questions = Questions::default();
-        Self { policies, connector, opener: None, tell, counts, totals, questions, changes }
+        Self { policies, connector, opener: None, tell, counts, totals, questions, used, changes }
     }
 
     /// The same, which can open streams.
@@ -93,6 +99,9 @@ impl Gate {
 
     /// Puts other rules in place of all agents', in the same order, at once. Streams that they do not allow are cut.
     pub fn replace(&self, policies: Vec<Policy>) {
+        for (used, policy) in self.used.iter().zip(&policies) {
+            used.allow(policy.quota());
+        }
         self.policies.replace(policies.into_iter().map(Rc::new).collect());
         self.questions.clear();
         self.changes.send_modify(|count| *count = count.wrapping_add(1));
@@ -143,12 +152,17 @@ impl Gate {
         // A guest that says nothing, or nonsense, is nobody's: there is nothing to be told of it.
         let Ok(Some(head)) = timeout(HEAD_LIMIT, read_head(&mut stream)).await else { return };
         let Ok(agent) = usize::try_from(head.agent) else { return };
-        let Some(policy) = self.policy(agent) else { return };
+        let Some((policy, used)) = self.policy(agent).zip(self.used.get(agent).cloned()) else {
+            return;
+        };
         let to = shown(&head);
         let _place = match self.enter(agent) {
             Ok(place) => place,
             Err(why) => return self.tell(agent, "egress-denied", format!("{to}: {why}")),
         };
+        if let Some(why) = used.refusal() {
+            return self.tell(agent, "egress-denied", format!("{to}: {why}"));
+        }
         let verdict = policy.decide(&head.target, head.port);
         let approved = match self.permits(agent, &head, verdict, &mut stream).await {
             Ok(approved) => approved,
@@ -172,12 +186,16 @@ impl Gate {
         let facts = facts(&head, address, &policy);
         self.tell_facts(agent, kind, allowed(&to, &head.target, address, verdict), facts.clone());
         let begin = Instant::now();
-        let traffic = Rc::new(Traffic::default());
+        let traffic = Rc::new(Traffic::new(Rc::clone(&used)));
         let (result, denied) = tokio::select! {
             // What is dropped here is reset for both sides.
             () = self.until_denied(&head, address, &policy, approved) => (Err(NO_LONGER.to_owned()), true),
+            why = used.until_over() => (Err(why), true),
             carried = self.carry(&head, &policy, (stream, outside), &traffic) => carried,
         };
+        if let Some(why) = used.refusal().filter(|why| used.is_news(why)) {
+            self.tell(agent, QUOTA, why);
+        }
         let (sent, received) = (traffic.sent.get(), traffic.received.get());
         self.total(agent, |totals| totals.moved(sent, received));
         let took = begin.elapsed();

@@ -38,6 +38,8 @@ pub mod totals;
 
 mod counts;
 
+pub mod quota;
+
 pub mod gate;
 
 pub mod authority;

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::address::{meanings, names, special};
 use super::operator::Operator;
+use super::quota::Quota;
 use super::rule::{Action, Peer, Rule};
 use crate::team::setting::Setting;
 
@@ -18,6 +19,7 @@ use crate::team::setting::Setting;
 pub struct Policy {
     rules: Vec<Setting<Rule>>,
     observes: bool,
+    quota: Quota,
 }
 
 /// What the rules say.
@@ -79,8 +81,20 @@ impl<'a> Verdict<'a> {
 impl Policy {
     /// These rules, in the order of the file.
     #[must_use]
-    pub const fn new(rules: Vec<Setting<Rule>>) -> Self {
-        Self { rules, observes: false }
+    pub fn new(rules: Vec<Setting<Rule>>) -> Self {
+        Self { rules, ..Self::default() }
+    }
+
+    /// The same with a bound on what may pass.
+    #[must_use]
+    pub fn bounded(self, quota: Quota) -> Self {
+        Self { quota, ..self }
+    }
+
+    /// How much may pass.
+    #[must_use]
+    pub const fn quota(&self) -> Quota {
+        self.quota
     }
 
     /// The same, which lets through what no rule is about, if the team `observes`. What a rule denies, it denies.

@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
@@ -10,6 +11,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::hello::{Hello, HelloError, examine};
 use super::limits::{BUFFER, HELLO_LIMIT, IDLE_LIMIT};
+use super::quota::Used;
 
 /// The port on which a name means TLS.
 const TLS_PORT: u16 = 443;
@@ -37,6 +39,9 @@ pub enum RelayError {
     /// No TLS where it has to be.
     #[error("port {TLS_PORT} of a host that is allowed by its name is for TLS, and this is none")]
     NotTls,
+    /// The agent has used up its quota.
+    #[error("{0}")]
+    UsedUp(String),
     /// The first message did not come.
     #[error("the client's first message took more than {} s", HELLO_LIMIT.as_secs())]
     HelloTimedOut,
@@ -46,11 +51,24 @@ impl RelayError {
     /// Whether it was stopped by a rule, and not by a fault or by time.
     #[must_use]
     pub const fn is_denial(&self) -> bool {
-        matches!(self, Self::Hello(_) | Self::OtherName { .. } | Self::NotTls | Self::HelloTimedOut)
+        match self {
+            Self::Hello(_) | Self::OtherName { .. } | Self::NotTls => true,
+            Self::HelloTimedOut | Self::UsedUp(_) => true,
+            Self::Io(_) | Self::Idle => false,
+        }
     }
 }
 
-/// How much has moved.
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the agent to the outside.
+    Out,
+    /// From the outside to the agent.
+    Back,
+}
+
+/// How much has moved on one stream.
 #[derive(Debug)]
 pub struct Traffic {
     /// Bytes from the guest to the outside.
@@ -58,18 +76,32 @@ pub struct Traffic {
     /// Bytes from the outside to the guest.
     pub received: Cell<u64>,
     last: Cell<Instant>,
-}
-
-impl Default for Traffic {
-    fn default() -> Self {
-        Self { sent: Cell::new(0), received: Cell::new(0), last: Cell::new(Instant::now()) }
-    }
+    /// Of the agent, on all its streams.
+    used: Rc<Used>,
 }
 
 impl Traffic {
-    pub(super) fn moved(&self, counter: &Cell<u64>, bytes: usize) {
-        counter.set(counter.get().saturating_add(bytes as u64));
+    pub(super) fn new(used: Rc<Used>) -> Self {
+        let last = Cell::new(Instant::now());
+        Self { sent: Cell::default(), received: Cell::default(), last, used }
+    }
+
+    pub(super) fn moved(&self, direction: Direction, bytes: u64) {
+        let counter = match direction {
+            Direction::Out => &self.sent,
+            Direction::Back => &self.received,
+        };
+        counter.set(counter.get().saturating_add(bytes));
         self.last.set(Instant::now());
+        self.used.count(direction, bytes);
+    }
+
+    /// Whether anything more may pass.
+    ///
+    /// # Errors
+    /// The agent's quota is used up.
+    pub(super) fn check(&self) -> Result<(), RelayError> {
+        self.used.refusal().map_or(Ok(()), |why| Err(RelayError::UsedUp(why)))
     }
 }
 
@@ -91,12 +123,12 @@ pub async fn relay(
             let first = inspect(&mut from_guest, name, port, false).await?;
             if let First::Plain(first) | First::Tls(first) = first {
                 to_outside.write_all(&first).await?;
-                traffic.moved(&traffic.sent, first.len());
+                traffic.moved(Direction::Out, first.len() as u64);
             }
         }
-        pump(&mut from_guest, &mut to_outside, &traffic.sent, traffic).await
+        pump(&mut from_guest, &mut to_outside, Direction::Out, traffic).await
     };
-    let back = pump(&mut from_outside, &mut to_guest, &traffic.received, traffic);
+    let back = pump(&mut from_outside, &mut to_guest, Direction::Back, traffic);
     let both = async { tokio::try_join!(out, back).map(drop) };
     tokio::select! {
         result = both => result,
@@ -159,7 +191,7 @@ pub(super) async fn inspect(
 pub(super) async fn pump(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    counter: &Cell<u64>,
+    direction: Direction,
     traffic: &Traffic,
 ) -> Result<(), RelayError> {
     let mut buffer = vec![0; BUFFER];
@@ -175,7 +207,8 @@ pub(super) async fn pump(
             }
         };
         to.write_all(bytes).await?;
-        traffic.moved(counter, count);
+        traffic.moved(direction, count as u64);
+        traffic.check()?;
     }
 }
 

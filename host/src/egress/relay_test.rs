@@ -1,6 +1,7 @@
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
+use crate::egress::quota::Quota;
 
 /// The guest's end and the server's, with a relay between them.
 async fn between(
@@ -11,7 +12,7 @@ async fn between(
     let mut outside = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
     let relayed = tokio::task::spawn_local(async move {
-        let traffic = Traffic::default();
+        let traffic = Traffic::new(Rc::new(Used::new(Quota::default())));
         relay(&mut ours, &mut outside, name, &traffic).await?;
         Ok((traffic.sent.get(), traffic.received.get()))
     });

@@ -23,7 +23,7 @@ pub(super) fn check(reader: &Reader<'_>, team: &TeamFile) {
         command(reader, agent);
         mounts(reader, team, agent);
         paths(reader, agent);
-        super::egress::check(reader, agent);
+        super::egress::check(reader, agent, team.egress_mode.value.observes());
         for output in &agent.outputs {
             if let Some(first) = outputs.insert(&output.to.value, agent) {
                 let what = format!(

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::plan::{Plan, Source};
+use crate::egress::quota::Quota;
 
 /// Where they differ: names of keys with dots between, in their order. Where values come from, what lies behind names of
 /// images, and positions of descriptors are no differences: nothing is started.
@@ -24,6 +25,7 @@ fn comparable(plan: &Plan) -> Value {
     }
     for agent in &mut plan.agents {
         agent.egress.clear();
+        agent.egress_quota = super::setting::Setting::usual(Quota::default());
         let image = &mut agent.image;
         (image.root, image.lock) = (0, 0);
         image.digest.clear();

@@ -18,6 +18,7 @@ fn plan(change: impl FnOnce(&mut Value)) -> Plan {
             "directory": set(json!("/")), "user": set(json!({"uid": 1, "gid": 1, "home": "/", "groups": []})), "limits": limits,
             "root": set(json!("read-only")), "mounts": [], "outputs": [], "executables": set(json!(null)),
             "writable_directories": set(json!(null)), "restart": set(json!("never")), "after": [], "egress": [set(rule)],
+            "egress_quota": set(json!({"sent": null, "received": null})),
         }],
     });
     change(&mut value);
@@ -30,6 +31,7 @@ fn only_what_is_no_egress_is_a_difference() {
     for same in [
         plan(|plan| plan["agents"][0]["egress"] = json!([])),
         plan(|plan| plan["egress_mode"]["value"] = json!("observe")),
+        plan(|plan| plan["agents"][0]["egress_quota"]["value"]["sent"] = json!(4096)),
         plan(|plan| plan["agents"][0]["image"]["digest"] = json!("other")),
         plan(|plan| plan["agents"][0]["image"]["root"] = json!(7)),
         plan(|plan| plan["name"]["from"] = json!("derived")),

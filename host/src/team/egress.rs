@@ -7,10 +7,11 @@ use cloister_protocol::limits::{MAX_LISTENERS, MIN_EGRESS_PREFIX};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::file::AgentFile;
-use super::node::Node;
+use super::node::{Node, Value};
 use super::read::Reader;
 use super::setting::Setting;
 use crate::egress::credential::{Credential, Place};
+use crate::egress::quota::Quota;
 use crate::egress::rule::{Action, Http, Peer, Rule};
 use crate::egress::{name, range};
 
@@ -65,6 +66,19 @@ pub(super) fn rule(reader: &Reader<'_>, node: &Node) -> Option<Setting<Rule>> {
     }
     let http = http(reader, node, &peer, action)?;
     Some(node.setting(Rule { peer, ports, action, http }))
+}
+
+/// How much may pass.
+pub(super) fn quota(reader: &Reader<'_>, node: Option<&Node>) -> Setting<Quota> {
+    let Some(node) = node else { return Setting::usual(Quota::default()) };
+    let number = |key: &str| node.number(key).map(|number| number.value);
+    let quota = Quota { sent: number("sent"), received: number("received") };
+    // What is broken was told.
+    if node.entries().is_empty() && matches!(node.value, Value::Table(_)) {
+        let remedy = "write sent = \"100MiB\" or received = \"1GiB\", or take it out";
+        reader.add(node.place, "`egress-quota` bounds nothing", remedy);
+    }
+    node.setting(quota)
 }
 
 /// What the rule says of requests; `None`: a mistake, which was told.
@@ -166,7 +180,13 @@ fn credential(
 }
 
 /// What must fit together in an agent's rules.
-pub(super) fn check(reader: &Reader<'_>, agent: &AgentFile) {
+pub(super) fn check(reader: &Reader<'_>, agent: &AgentFile, observes: bool) {
+    // A team that observes has connections without rules.
+    if agent.egress.is_empty() && !observes && agent.egress_quota.value != Quota::default() {
+        let what = "`egress-quota` bounds nothing: the agent has no egress rule";
+        let place = agent.egress_quota.from.place();
+        reader.add(place, what, "add [[agents.NAME.egress]], or take it out");
+    }
     let mut seen = BTreeMap::new();
     let mut sockets: u64 = 0;
     for rule in &agent.egress {

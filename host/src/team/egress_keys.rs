@@ -3,8 +3,22 @@
 use cloister_protocol::limits::MAX_EGRESS_PORTS;
 
 use super::keys::{Kind, Rule, Table, key};
-use super::limits::PORT;
+use super::limits::{PORT, QUOTA};
 use crate::egress::limits::{MAX_METHODS, MAX_PATTERNS};
+
+/// `egress-quota = { … }`.
+pub static EGRESS_QUOTA: Table = Table {
+    what: "an egress quota",
+    keys: &[
+        key(
+            "sent",
+            Kind::Size(QUOTA),
+            "any number",
+            "Bytes that its connections may carry to the outside.",
+        ),
+        key("received", Kind::Size(QUOTA), "any number", "Bytes that they may carry from there."),
+    ],
+};
 
 /// `[[agents.NAME.egress]]`.
 pub static EGRESS: Table = Table {

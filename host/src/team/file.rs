@@ -17,6 +17,7 @@ use super::source::{Place, Source};
 use super::spec::{Condition, Dependency, Lifetime, Limits, Mode, Restart, Root};
 use super::variables::{Lookup, Variables, read_file};
 use super::{check, egress};
+use crate::egress::quota::Quota;
 use crate::egress::rule::Rule;
 use crate::template::Choice;
 
@@ -80,6 +81,8 @@ pub struct AgentFile {
     pub after: Vec<Setting<Dependency>>,
     /// What it may reach outside; in the order of the file.
     pub egress: Vec<Setting<Rule>>,
+    /// How much may pass on the way there.
+    pub egress_quota: Setting<Quota>,
 }
 
 /// What a mount shows.
@@ -272,6 +275,7 @@ fn agent(reader: &Reader<'_>, name: Setting<String>, node: &Node) -> AgentFile {
         restart: restart(node),
         after: items("after").filter_map(dependency).collect(),
         egress: items("egress").filter_map(|rule| egress::rule(reader, rule)).collect(),
+        egress_quota: egress::quota(reader, node.get("egress-quota")),
         name,
     }
 }

@@ -3,7 +3,7 @@
 
 use cloister_protocol::limits::{MAX_ARGUMENTS, MAX_EGRESS_RULES, MAX_VARIABLES};
 
-pub use super::egress_keys::EGRESS;
+pub use super::egress_keys::{EGRESS, EGRESS_QUOTA};
 
 use super::limits::{
     BACK_OFF, Bounds, CPUS, FILE_SIZE, FILES, MACHINE_CPUS, MACHINE_MEMORY, MAX_AGENTS, MAX_MOUNTS,
@@ -290,6 +290,12 @@ pub static AGENT: Table = Table {
             "nothing outside can be reached",
             "What it may reach outside; what denies wins, and what no rule allows is denied.",
         ),
+        key(
+            "egress-quota",
+            Kind::Table(&EGRESS_QUOTA),
+            "none",
+            "How much may pass on its connections to the outside until the team ends; then they end.",
+        ),
     ],
 };
 
@@ -369,12 +375,11 @@ pub static AFTER: Table = Table {
     ],
 };
 
-/// `[volumes.NAME]`: nothing can be said of one yet. A bound on its size could not be kept: it is a
-/// directory of the host's file system.
+/// `[volumes.NAME]`: nothing can be said of one. A bound could not be kept: it is a directory of the host.
 pub static VOLUME: Table = Table { what: "a volume", keys: &[] };
 
 /// Every table with the heading that the user guide gives it.
-pub static TABLES: [(&str, &Table); 8] = [
+pub static TABLES: [(&str, &Table); 9] = [
     ("The team", &TEAM),
     ("`[agents.NAME]`", &AGENT),
     ("`root = { … }`", &WRITABLE),
@@ -383,6 +388,7 @@ pub static TABLES: [(&str, &Table); 8] = [
     ("`restart = { … }`", &RESTART),
     ("`after = [{ … }]`", &AFTER),
     ("`[[agents.NAME.egress]]`", &EGRESS),
+    ("`egress-quota = { … }`", &EGRESS_QUOTA),
 ];
 
 impl Table {

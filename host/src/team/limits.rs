@@ -40,6 +40,9 @@ impl Bounds {
 pub const MAX_FILE: u64 = 256 * KIB;
 /// Most mistakes that are told at once: more are no help to anybody, and each holds a line of the file.
 pub const MAX_MISTAKES: usize = 100;
+/// Bytes that an agent's connections may carry in one direction, if they are bounded. No more than a disk or a year's
+/// traffic; less than a few KiB carries no TLS.
+pub const QUOTA: Bounds = Bounds::without_default(4 * KIB, 1024 * TIB);
 /// Most agents of a team: each is a control group, six namespaces and a supervisor's process or two.
 pub const MAX_AGENTS: usize = 64;
 /// Most mounts of an agent: each is a share of the file server, and a mount of the container.

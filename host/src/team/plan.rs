@@ -12,6 +12,7 @@ use super::mistake::Mistakes;
 use super::mounts::policy::{Grant, PolicyError};
 use super::setting::Setting;
 use super::spec::{Dependency, Lifetime, Limits, Mode, Restart, Root};
+use crate::egress::quota::Quota;
 use crate::egress::rule::Rule;
 use crate::images::store::StoreError;
 use crate::template::Choice;
@@ -93,6 +94,8 @@ pub struct Agent {
     pub after: Vec<Setting<Dependency>>,
     /// What it may reach outside.
     pub egress: Vec<Setting<Rule>>,
+    /// How much may pass on the way there.
+    pub egress_quota: Setting<Quota>,
 }
 
 /// An agent's image.

@@ -234,6 +234,7 @@ fn planned(
         restart: agent.restart,
         after: agent.after.clone(),
         egress: agent.egress.clone(),
+        egress_quota: agent.egress_quota,
         name: agent.name.clone(),
     }
 }

@@ -28,7 +28,7 @@ pub struct Event {
     pub agent: String,
     /// What: `started`, `exited`, `failed`, `restarting`, `stopped`, `skipped`, `out-of-memory`,
     /// `too-many-processes`, `exec-denied`, `notices-dropped`, `container-gone`, `output-copied`,
-    /// `output-failed`, `machine-started`, `machine-ended`, `name-refused`, `egress-asked`, `egress-allowed`, `egress-observed`,
+    /// `output-failed`, `machine-started`, `machine-ended`, `name-refused`, `egress-asked`, `egress-quota`, `egress-allowed`, `egress-observed`,
     /// `egress-denied`, `egress-failed`, `egress-ended`, `egress-left-out`,
     /// `secret-denied`, `secret-failed`.
     pub kind: String,

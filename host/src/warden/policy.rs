@@ -112,7 +112,8 @@ fn check(team: &Team, plan: &Plan) -> Result<Vec<Policy>, String> {
         let agent = plan.agents.iter().find(|agent| agent.name.value == recipe.name);
         // Names were compared.
         let rules = agent.map(|agent| agent.egress.clone()).unwrap_or_default();
-        let policy = Policy::new(rules).observing(observes);
+        let quota = agent.map(|agent| agent.egress_quota.value).unwrap_or_default();
+        let policy = Policy::new(rules).observing(observes).bounded(quota);
         fits(recipe, &policy)?;
         look_for_secrets(&recipe.name, &policy, &team.secrets)?;
         let spec = cloister_protocol::agent::AgentSpec {

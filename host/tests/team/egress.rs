@@ -7,7 +7,7 @@ use super::bed::{agent, parse};
 #[test]
 fn rules_are_read_in_their_one_form() {
     let team = parse(&agent(
-        r#"
+        r#"egress-quota = { sent = "100MiB" }
 [[agents.a.egress]]
 host = "API.Example.com."
 ports = [443, 8443]
@@ -30,6 +30,8 @@ cidr = "127.0.0.1"
 ports = [11434]"#,
     ))
     .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let quota = team.agents[0].egress_quota.value;
+    assert_eq!((quota.sent, quota.received), (Some(100 << 20), None));
     let rules: Vec<Rule> = team.agents[0].egress.iter().map(|rule| rule.value.clone()).collect();
     let host = |name: &str| Peer::Host(name.to_owned());
     let range = |text: &str| Peer::Range(text.parse().unwrap());
@@ -351,6 +353,15 @@ fn cases() -> Vec<(String, u32, &'static str, &'static str)> {
     cases.push(("egres = []".to_owned(), 1, "no key `egres`", "did you mean `egress`?"));
     let wide = "{ cidr = \"10.0.0.0/24\", ports = [1, 2, 3, 4, 5] }";
     cases.push((format!("egress = [{wide}]"), 11, "1280 pairs", "smaller ranges"));
+    for (quota, column, what, remedy) in [
+        ("{}", 1, "bounds nothing", "write sent = "),
+        ("{ sent = \"1MiB\" }", 1, "no egress rule", "add [[agents.NAME.egress]]"),
+        ("{ sent = \"1B\" }", 25, "`sent` is", "KiB"),
+        ("{ received = 5 }", 29, "is a number", "received = "),
+        ("\"1MiB\"", 16, "is a string", "egress-quota = "),
+    ] {
+        cases.push((format!("egress-quota = {quota}"), column, what, remedy));
+    }
     cases
 }
 

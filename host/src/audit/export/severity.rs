@@ -26,8 +26,10 @@ fn known(kind: &str) -> Option<Severity> {
     Some(match kind {
         "team-failed" | "failed" | "container-gone" | "output-failed" | "secret-failed"
         | "notices-dropped" | "egress-left-out" | "pruned" | "recovered" | GAP => Severity::Error,
-        "exec-denied" | "egress-denied" | "name-refused" | "secret-denied" | "policy-refused"
-        | "out-of-memory" | "too-many-processes" | "egress-failed" => Severity::Warning,
+        "exec-denied" | "egress-denied" | "egress-quota" | "name-refused" | "secret-denied"
+        | "policy-refused" | "out-of-memory" | "too-many-processes" | "egress-failed" => {
+            Severity::Warning
+        }
         "log-begun" | "team-started" | "team-ended" | "removed" | "policy" | "policy-applied"
         | "egress-observed" | "restarting" | "skipped" | "exec" | "copy" | "attach" | "order"
         | "answer" | "egress-asked" | "paused" | "resumed" => Severity::Notice,

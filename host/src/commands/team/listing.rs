@@ -3,6 +3,7 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
+use crate::egress::quota::Quota;
 use crate::team::amount::{show_size, show_thousandths, show_time};
 use crate::team::mounts::policy::Grant;
 use crate::team::plan::{Agent, Plan, Source};
@@ -219,6 +220,9 @@ fn settings(agent: &Agent) -> Vec<Row> {
     }
     for rule in &agent.egress {
         rows.push(row("egress", rule, rule.value.to_string()));
+    }
+    if agent.egress_quota.value != Quota::default() {
+        rows.push(row("egress-quota", &agent.egress_quota, agent.egress_quota.value.to_string()));
     }
     if agent.egress.is_empty() {
         rows.push(from("egress", Origin::Default, "nothing"));

@@ -196,7 +196,7 @@ impl Cook<'_> {
 
     fn policy(&self, agent: &plan::Agent) -> Policy {
         let observes = self.plan.egress_mode.value.observes();
-        Policy::new(agent.egress.clone()).observing(observes)
+        Policy::new(agent.egress.clone()).observing(observes).bounded(agent.egress_quota.value)
     }
 
     /// Whom an agent's image trusts.

@@ -14,6 +14,7 @@ use super::Way;
 use super::secret::Stopped;
 use crate::egress::credential::{PLACEHOLDER, find_placeholder};
 use crate::egress::gate::{Facts, REQUEST, came_to};
+use crate::egress::relay::Direction;
 
 /// What is recorded of one request: it is told when the last that holds it goes, however that comes about.
 pub(super) struct Record {
@@ -57,15 +58,6 @@ impl Drop for Record {
         }
         self.way.gate.tell_facts(self.way.agent, kind, words, facts);
     }
-}
-
-/// Which way a body goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Direction {
-    /// From the agent to the host.
-    Out,
-    /// From the host to the agent.
-    Back,
 }
 
 /// A body that is passed on.
@@ -120,13 +112,16 @@ impl Body for Passed {
                 way.gate.tell(way.agent, "secret-denied", format!("{shown}: {words}"));
                 return Poll::Ready(Some(Err(words.into())));
             }
-            let traffic = &self.record.way.traffic;
-            let (whole, own) = match self.direction {
-                Direction::Out => (&traffic.sent, &self.record.sent),
-                Direction::Back => (&traffic.received, &self.record.received),
+            let own = match self.direction {
+                Direction::Out => &self.record.sent,
+                Direction::Back => &self.record.received,
             };
-            traffic.moved(whole, data.len());
             own.set(own.get().saturating_add(data.len() as u64));
+            let traffic = &self.record.way.traffic;
+            traffic.moved(self.direction, data.len() as u64);
+            if let Err(error) = traffic.check() {
+                return Poll::Ready(Some(Err(error.into())));
+            }
         }
         Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }

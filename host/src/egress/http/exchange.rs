@@ -15,13 +15,14 @@ use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 use super::Way;
-use super::body::{Direction, Passed, Record};
+use super::body::{Passed, Record};
 use super::fields::{Becomes, check, make_websocket, strip};
 use super::given::{Content, Given, Whole};
 use super::secret::{Stopped, search};
 use crate::egress::credential::Credential;
 use crate::egress::gate::Facts;
 use crate::egress::limits::{MAX_REQUESTS, MAX_SHOWN_METHOD, MAX_SHOWN_PATH};
+use crate::egress::relay::Direction;
 use crate::egress::request::{Asked, Judgement};
 use crate::report::chain;
 use crate::text::printable_line;
@@ -179,7 +180,7 @@ impl Exchange {
             }
             Content::Whole(Whole { bytes, read, room }) => {
                 let traffic = &self.way.traffic;
-                traffic.moved(&traffic.sent, usize::try_from(read).unwrap_or(usize::MAX));
+                traffic.moved(Direction::Out, read);
                 record.sent.set(read);
                 (Either::Right(Full::new(bytes)), Some(room))
             }

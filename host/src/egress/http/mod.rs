@@ -35,7 +35,7 @@ use super::gate::Gate;
 use super::limits::{
     HANDSHAKE_LIMIT, LINGER_LIMIT, MAX_CONCURRENT, MAX_FIELDS, MAX_REQUEST_HEAD, REQUEST_LIMIT,
 };
-use super::relay::{First, RelayError, Traffic, idle, inspect, pump};
+use super::relay::{Direction, First, RelayError, Traffic, idle, inspect, pump};
 use super::resolve::Resolver;
 use super::secrets::Secrets;
 use super::trust::Trust;
@@ -295,8 +295,8 @@ async fn tunnel(
 ) -> Result<(), OpenError> {
     let (mut from_guest, mut to_guest) = tokio::io::split(guest);
     let (mut from_outside, mut to_outside) = tokio::io::split(outside);
-    let out = pump(&mut from_guest, &mut to_outside, &traffic.sent, traffic);
-    let back = pump(&mut from_outside, &mut to_guest, &traffic.received, traffic);
+    let out = pump(&mut from_guest, &mut to_outside, Direction::Out, traffic);
+    let back = pump(&mut from_outside, &mut to_guest, Direction::Back, traffic);
     tokio::select! {
         result = async { tokio::try_join!(out, back).map(drop) } => result?,
         () = idle(traffic) => return Err(RelayError::Idle.into()),

@@ -44,6 +44,8 @@ pub mod gate;
 
 pub mod authority;
 
+pub(crate) mod java_store;
+
 pub mod trust;
 
 mod hidden;

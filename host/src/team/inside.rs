@@ -68,12 +68,52 @@ pub(crate) fn certificates_of(root: &OwnedFd) -> io::Result<(Vec<u8>, Vec<String
     Ok((list, places))
 }
 
+/// Where the Javas of Debian and of Eclipse Temurin's images have their list.
+const JAVA_STORES: [&str; 2] =
+    ["/etc/ssl/certs/java/cacerts", "/opt/java/openjdk/lib/security/cacerts"];
+/// Where a Java has it below its own directory, the second up to Java 8.
+const BELOW_HOME: [&str; 2] = ["lib/security/cacerts", "jre/lib/security/cacerts"];
+
+/// The files of an image in which Java looks for certificate authorities, links followed; `home`: its `JAVA_HOME`.
+pub(crate) fn java_stores_of(root: &OwnedFd, home: Option<&str>) -> Vec<String> {
+    let usual = JAVA_STORES.map(str::to_owned).into_iter();
+    let named = home.into_iter().flat_map(|home| BELOW_HOME.map(|below| format!("{home}/{below}")));
+    let mut places = Vec::new();
+    for path in usual.chain(named) {
+        let found = find_inside(root, &path).filter(|found| found.kind == FileType::RegularFile);
+        let place = found.and_then(|found| found.path.to_str().map(str::to_owned));
+        places.extend(place.filter(|place| !places.contains(place)));
+    }
+    places
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    #[test]
+    fn javas_lists_are_found_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let root = || OwnedFd::from(File::open(folder.path()).unwrap());
+        assert!(java_stores_of(&root(), Some("/usr/lib/jvm/x")).is_empty());
+        for directory in
+            ["etc/ssl/certs/java", "usr/lib/jvm/x/lib/security", "own/jre/lib/security"]
+        {
+            fs::create_dir_all(at(directory)).unwrap();
+        }
+        let debians = "/etc/ssl/certs/java/cacerts";
+        fs::write(at(&debians[1..]), "").unwrap();
+        symlink(debians, at("usr/lib/jvm/x/lib/security/cacerts")).unwrap();
+        fs::write(at("own/jre/lib/security/cacerts"), "").unwrap();
+        fs::create_dir_all(at("opt/java/openjdk/lib/security/cacerts")).unwrap();
+        assert_eq!(java_stores_of(&root(), Some("/usr/lib/jvm/x")), [debians]);
+        let own = java_stores_of(&root(), Some("/own/"));
+        assert_eq!(own, [debians, "/own/jre/lib/security/cacerts"]);
+    }
 
     #[test]
     fn links_stay_inside() {

@@ -11,6 +11,7 @@ use cloister_protocol::agent::{ShareMount, first_id};
 
 use super::recipe::{AgentRecipe, Recipe, Trusted};
 use crate::egress::authority::Authority;
+use crate::egress::java_store::java_store;
 use crate::launch::shares::Share;
 use crate::machine::set_variable;
 
@@ -20,6 +21,8 @@ const PLACE: &str = "/run/cloister";
 const ALONE: &str = "authority.pem";
 /// It and the image's own.
 const LIST: &str = "certificates.pem";
+/// The same for Java.
+const JAVA_STORE: &str = "cacerts";
 /// Variables by which programs find a list in place of their usual one: OpenSSL and what stands on it, Go among them;
 /// Python's requests and pip; curl; git; the tools of AWS; Deno and Cargo.
 const LIST_VARIABLES: [&str; 8] = [
@@ -47,6 +50,10 @@ pub(super) fn install(recipe: &mut Recipe, authority: &Authority, folder: &Path)
         std::fs::create_dir_all(&own)?;
         write(&own.join(ALONE), pem.as_bytes())?;
         write(&own.join(LIST), &[trusted.list.as_slice(), b"\n", pem.as_bytes()].concat())?;
+        // Without the image's own it would trust nobody else.
+        if !trusted.list.is_empty() {
+            write(&own.join(JAVA_STORE), &java_store(&[&trusted.list, pem.as_bytes()]))?;
+        }
         share(agent, &mut recipe.launch.shares, &own, &trusted)?;
         for name in LIST_VARIABLES {
             point(agent, name, LIST);
@@ -56,20 +63,22 @@ pub(super) fn install(recipe: &mut Recipe, authority: &Authority, folder: &Path)
     Ok(())
 }
 
-/// Shows the files in the agent: in a place of their own, and in place of the image's list.
-fn share(
+/// Shows the files in the agent: in a place of their own, and in place of the image's lists.
+fn share<'a>(
     agent: &mut AgentRecipe,
     shares: &mut Vec<Share>,
     own: &Path,
-    trusted: &Trusted,
+    trusted: &'a Trusted,
 ) -> io::Result<()> {
     let number = agent.spec.agent;
     let first = first_id(number);
     let owner = Owner::All { uid: first, gid: first };
     let mounts = &agent.spec.mounts;
     let covered = |place: &&str| mounts.iter().any(|one| covers(&one.target, place.as_bytes()));
-    let places = trusted.places.iter().map(String::as_str);
-    let places: Vec<&str> = places.filter(|place| !covered(place)).collect();
+    let open = |places: &'a [String]| -> Vec<&'a str> {
+        places.iter().map(String::as_str).filter(|place| !covered(place)).collect()
+    };
+    let (places, java_places) = (open(&trusted.places), open(&trusted.java_places));
     let mut add = |name: String, path: &Path, targets: &[&str]| -> io::Result<()> {
         let source = OwnedFd::from(std::fs::File::open(path)?);
         shares.push(Share { name: name.clone(), source: source.into(), writable: false, owner });
@@ -82,6 +91,9 @@ fn share(
     add(format!("trust-{number}"), own, &[PLACE])?;
     if !places.is_empty() {
         add(format!("trust-list-{number}"), &own.join(LIST), &places)?;
+    }
+    if !java_places.is_empty() && !trusted.list.is_empty() {
+        add(format!("trust-java-{number}"), &own.join(JAVA_STORE), &java_places)?;
     }
     Ok(())
 }

@@ -66,6 +66,8 @@ pub struct Trusted {
     pub list: Vec<u8>,
     /// Where its programs look for the list, links followed: absolute paths of files that are there.
     pub places: Vec<String>,
+    /// Where its Javas look for theirs; likewise.
+    pub java_places: Vec<String>,
 }
 
 /// What happens when an agent's command fails.

@@ -135,6 +135,13 @@ fn serve_slowly() -> std::thread::JoinHandle<bool> {
     })
 }
 
+/// Puts the rules of another file in place.
+fn apply(bed: &Bed, team: &str) -> cloister_tests::Outcome {
+    let file = bed.path("team/new.toml");
+    std::fs::write(&file, team).unwrap();
+    bed.call(&["policy", "apply", "t"]).argument(&file).output()
+}
+
 #[test]
 fn rules_are_changed_while_the_team_runs_as_a_whole_or_not_at_all() {
     if !lab() {
@@ -160,11 +167,6 @@ fn rules_are_changed_while_the_team_runs_as_a_whole_or_not_at_all() {
         .command(["python3", "-c", FOLLOW])
         .spawn();
     bed.await_event("egress-allowed web.test:8082");
-    let apply = |team: &str| {
-        let file = bed.path("team/new.toml");
-        std::fs::write(&file, team).unwrap();
-        bed.call(&["policy", "apply", "t"]).argument(&file).output()
-    };
     // What is wrong changes nothing.
     for (wrong, why) in [
         (first.replace("ports = [8080]", "ports = []"), "is empty"),
@@ -172,13 +174,13 @@ fn rules_are_changed_while_the_team_runs_as_a_whole_or_not_at_all() {
         (first.replace("name = \"t\"", "name = \"u\""), "name"),
         (format!("{first}methods = [\"GET\"]\n"), "does not trust the team's certificates"),
     ] {
-        let outcome = apply(&wrong).exits(125);
+        let outcome = apply(&bed, &wrong).exits(125);
         assert!(outcome.stderr.contains(why), "{why}: {outcome:?}");
     }
     assert_all(&bed, &[("page web.test 8083", page), ("page other.test 8083", "not known")]);
     // Another host in place of the first.
     let other = enforcing(&format!("{address}{}", rule("other.test", "8083")));
-    let applied = apply(&other).exits(0);
+    let applied = apply(&bed, &other).exits(0);
     assert!(applied.text().contains("sha256:"), "{applied:?}");
     assert!(server.join().unwrap(), "the server's connection was not cut");
     let followed = following.finish().text();
@@ -192,18 +194,23 @@ fn rules_are_changed_while_the_team_runs_as_a_whole_or_not_at_all() {
         ],
     );
     // And back.
-    let _applied = apply(&first).exits(0);
+    let _applied = apply(&bed, &first).exits(0);
     assert_all(&bed, &[("page web.test 8083", page), ("page other.test 8083", "not known")]);
     let log = bed.call(&["audit", "show", "t"]).output().exits(0).text();
     assert_eq!(log.matches("policy-applied sha256:").count(), 2, "{log}");
     assert_eq!(log.matches("policy-refused").count(), 3, "{log}");
     // The agent's next container has them too.
-    let _other = apply(&other).exits(0);
+    let _other = apply(&bed, &other).exits(0);
     let _restarted = bed.call(&["restart", "t/one"]).output().exits(0);
     assert_all(&bed, &[("page other.test 8083", page), ("page web.test 8083", "not known")]);
-    // A rule that asks: the connection waits, and goes on with a yes.
-    let asking = first.replace("host = \"web.test\"", "host = \"web.test\"\naction = \"ask\"");
-    let _asking = apply(&asking).exits(0);
+    ask(&bed, &first, page);
+    bed.down();
+}
+
+/// A rule that asks: the connection waits, and goes on with a yes.
+fn ask(bed: &Bed, rules: &str, page: &str) {
+    let asking = rules.replace("host = \"web.test\"", "host = \"web.test\"\naction = \"ask\"");
+    let _asking = apply(bed, &asking).exits(0);
     let waiting = bed.call(&["exec", "t/one"]).limit(Duration::from_secs(900));
     let waiting = waiting.command(["python3", "-c", TRY, "page web.test 8083"]).spawn();
     bed.await_event("egress-asked question 1: web.test:8083");
@@ -215,5 +222,4 @@ fn rules_are_changed_while_the_team_runs_as_a_whole_or_not_at_all() {
     assert!(page_of_waiting.contains(page), "{page_of_waiting}");
     let log = bed.call(&["audit", "show", "t", "--kind", "answer"]).output().exits(0).text();
     assert!(log.contains("answer allow web.test:8083 [user 0"), "{log}");
-    bed.down();
 }

@@ -234,3 +234,27 @@ fn sha256(bytes: &[u8]) -> String {
     let output = child.wait_with_output().unwrap();
     String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
 }
+
+#[test]
+fn an_agents_lists_of_authorities_have_the_teams() {
+    if !lab() {
+        return;
+    }
+    let _turn = prepare();
+    crate::egress::name_server_alone();
+    let bed = Bed::new();
+    let agent = |name: &str, more: &str| {
+        let rule = format!("[[agents.{name}.egress]]\nhost = \"open.test\"\nports = [443]\n{more}");
+        format!("[agents.{name}]\nimage = \"tools\"\ncommand = [\"sleep\", \"100000\"]\n{rule}")
+    };
+    let opened = agent("opened", "methods = [\"GET\"]\n");
+    bed.up(&format!("name = \"t\"\n{opened}{}", agent("passed", "")));
+    let script = "cd /etc/ssl/certs; grep -c BEGIN ca-certificates.crt; head -n 1 ca-certificates.crt; \
+                  cmp java/cacerts /run/cloister/cacerts && head -c 4 java/cacerts | od -An -tx1";
+    let (code, said) = bed.exec("t/opened", script);
+    assert_eq!((code, said.as_str()), (0, "1\n# none\n fe ed fe ed\n"));
+    // Whose streams are not opened has its image's alone.
+    let (_, said) = bed.exec("t/passed", "cat /etc/ssl/certs/java/cacerts; ls /run/cloister");
+    assert!(said.starts_with("none") && said.contains("No such file"), "{said}");
+    bed.down();
+}

@@ -41,9 +41,13 @@ impl Bed {
 
     fn filled(bed: Self) -> Self {
         let image = bed.path("image");
-        for folder in ["bin", "tmp", "proc", "dev", "etc", "work", "out", "in", "mnt"] {
+        for folder in
+            ["bin", "tmp", "proc", "dev", "work", "out", "in", "mnt", "etc/ssl/certs/java"]
+        {
             fs::create_dir_all(image.join(folder)).unwrap();
         }
+        fs::write(image.join("etc/ssl/certs/ca-certificates.crt"), "# none\n").unwrap();
+        fs::write(image.join("etc/ssl/certs/java/cacerts"), "none").unwrap();
         fs::copy("/bin/busybox", image.join("bin/busybox")).unwrap();
         fs::set_permissions(image.join("bin/busybox"), fs::Permissions::from_mode(0o755)).unwrap();
         let tools = Command::new("/bin/busybox").arg("--list").output().unwrap().stdout;

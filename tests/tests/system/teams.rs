@@ -74,7 +74,7 @@ fn a_container_is_what_its_file_says() {
     };
     says("t/a", "id -u; id -g; hostname; pwd; echo $COLOUR", "1000\n1000\na\n/work\nblue\n");
     says("t/a", "touch /etc/x", "Read-only file system");
-    says("t/b", "id -u; touch /etc/x && ls /etc", "0\nsecret\nx\n");
+    says("t/b", "id -u; touch /etc/x && ls /etc", "0\nsecret\nssl\nx\n");
     says("t/a", "ls /etc", "secret\n");
     says("t/a", "grep CapBnd /proc/self/status", "0000000000000000");
     says("t/b", "grep CapEff /proc/self/status", "0000000000000000");

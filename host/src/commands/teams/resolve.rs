@@ -21,7 +21,7 @@ use crate::launch::shares::Share;
 use crate::machine::{ExecSpec, StdioSpec, default_environment, set_variable};
 use crate::report::describe;
 use crate::state::rows::{AgentRow, Origin, TeamRow};
-use crate::team::inside::certificates_of;
+use crate::team::inside::{certificates_of, java_stores_of};
 use crate::team::load::load_for_me;
 use crate::team::plan::{self, Plan, Resolved, Source};
 use crate::team::spec::{Condition, Lifetime, Mode, Restart, Root};
@@ -206,7 +206,9 @@ impl Cook<'_> {
             format!("can't read the certificates of {}'s image: {error}", agent.name.value)
         })?;
         let (list, places) = found;
-        Ok(Trusted { list, places })
+        let home = agent.environment.iter().find(|(name, _)| name == "JAVA_HOME");
+        let java_places = java_stores_of(root, home.map(|(_, value)| value.value.as_str()));
+        Ok(Trusted { list, places, java_places })
     }
 
     fn container(

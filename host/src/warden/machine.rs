@@ -12,7 +12,14 @@ use crate::commands::template::{tell, words};
 use crate::launch::LaunchSpec;
 use crate::machine::Machine;
 use crate::report::describe;
+use crate::tail::Tail;
 use crate::template::{self, Notice, Wish};
+use crate::text::{printable, quoted};
+
+/// Lines of the guest's console that are told when it does not start, and letters of each: a panic with its backtrace has
+/// some thirty.
+const MAX_CONSOLE_LINES: usize = 40;
+const MAX_CONSOLE_LINE: usize = 160;
 
 /// Starts the machine, for as long as the starter is there.
 ///
@@ -30,16 +37,32 @@ pub(super) async fn start(
         // Whoever waits may have gone.
         told.send(words(notice)).ok();
     };
+    let console = launch.console.clone();
     let mut started = pin!(template::start(launch, wish, tell));
     loop {
         tokio::select! {
             machine = &mut started => return machine
-                .map_err(|error| WardenError::Team(describe(&error, error.remedy()))),
+                .map_err(|error| WardenError::Team(describe(&error, error.remedy()) + &shown(&console))),
             Some(what) = news.recv() => doing(starter, &what).await?,
             gone = starter.receive::<Progress>() => return Err(WardenError::StarterGone(
                 gone.err().unwrap_or(ChannelError::Gone),
             )),
         }
+    }
+}
+
+/// The last that the guest wrote to its console, as the guest's words: a kernel that ended tells there why. Nothing else
+/// keeps them when the start is taken back.
+fn shown(console: &Tail) -> String {
+    let text = printable(&console.bytes());
+    let lines: Vec<&str> = text.lines().collect();
+    let last = lines.get(lines.len().saturating_sub(MAX_CONSOLE_LINES)..).unwrap_or_default();
+    let cut = last.iter().map(|line| line.chars().take(MAX_CONSOLE_LINE).collect::<String>());
+    let text: Vec<String> = cut.collect();
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!("\n{}", quoted("  guest| ", &text.join("\n")))
     }
 }
 

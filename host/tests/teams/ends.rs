@@ -107,6 +107,16 @@ fn a_machine_that_does_not_start_leaves_nothing() {
 }
 
 #[test]
+fn a_panic_of_the_guests_kernel_is_told_with_its_words() {
+    let bed = Bed::with("panic");
+    bed.file(&one("true"));
+    let told = bed.fails(&["up", "-d", "team.toml"], 125);
+    let line = "  guest| Kernel panic - not syncing: \\x1b[31mred";
+    assert!(told.contains("panicked") && told.contains(line), "{told}");
+    bed.assert_nothing_left();
+}
+
+#[test]
 fn a_machine_that_dies_is_the_teams_failure() {
     let bed = Bed::with("panics-on-exec");
     bed.file(&one("true"));

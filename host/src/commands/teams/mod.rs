@@ -58,6 +58,8 @@ pub(crate) enum TeamError {
     WholeTeam,
     #[error("one side must be a path of this host, the other TEAM/AGENT:PATH")]
     CopySides,
+    #[error("ended by signal {signal}, while the start of team {team} was taken back")]
+    Left { team: String, signal: u8 },
     #[error("can't set up {what}")]
     Setup {
         what: &'static str,
@@ -85,6 +87,9 @@ impl TeamError {
             Self::Audit(error) => Some(error.remedy()),
             Self::NotRunning(_) => Some("`cloister start` starts it again"),
             Self::Paused(_) => Some("`cloister resume` lets it go on"),
+            Self::Left { .. } => Some(
+                "its warden goes on with that: `cloister ps -a` tells, and `cloister rm` removes the rest",
+            ),
             Self::Runs(_) => Some("`cloister down` stops and removes it"),
             Self::NoAgent { .. } => Some("`cloister ps` lists its agents"),
             Self::Channel(ChannelError::Connect(_) | ChannelError::Gone) => {

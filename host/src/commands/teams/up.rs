@@ -57,6 +57,8 @@ fn run(arguments: UpArgs) -> Result<u8, TeamError> {
             Err(interrupted(signal))
         }
         Ok(signal) => follow(&state, &name, &prepared.agents, (ground, signal)),
+        // The warden goes on with that.
+        Err(error @ TeamError::Left { .. }) => Err(error),
         Err(error) => {
             take_back(&state, &prepared);
             Err(error)
@@ -146,7 +148,14 @@ fn begin(
                 starter.wait(|what| bar.set_message(what.to_owned())).await
             } => started,
             signal = signals.end() => {
-                if let Ok(Started::Running) = starter.give_up().await {
+                let given_up = tokio::select! {
+                    given_up = starter.give_up() => given_up,
+                    // Whoever asks again does not wait for a guest that does not answer.
+                    signal = signals.end() => {
+                        return Err(TeamError::Left { team: name.clone(), signal });
+                    }
+                };
+                if let Ok(Started::Running) = given_up {
                     return Ok(Some(signal));
                 }
                 state.wait_for_lock(name)?;

@@ -22,6 +22,7 @@ const UNSAFE_MODULES: &[&str] = &[
     "host/src/audit/export/unacknowledged.rs",
     "host/src/control.rs",
     "host/src/launch/place.rs",
+    "host/src/state/lock.rs",
     "jailer/src/sys.rs",
     "jailer/src/mount_calls.rs",
     "file-server/src/sys.rs",

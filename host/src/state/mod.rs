@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! state.db                what was started, and how it went
-//! teams/NAME/lock         held by the team's warden as long as it lives
+//! teams/NAME/lock         held by the team's warden as long as it lives, and before by who starts it
 //! teams/NAME/control      the warden's socket
 //! teams/NAME/logs/        what the agents wrote, and what happened to them
 //! ```
@@ -13,14 +13,16 @@
 
 pub mod db;
 
+mod lock;
+
 pub mod rows;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+pub use lock::TeamLock;
 
 /// Where a team's control socket is, in its directory.
 pub const CONTROL: &str = "control";
@@ -156,57 +158,43 @@ impl StateDir {
         make_private(&self.logs(name))
     }
 
-    /// Takes a team's lock, and makes the team's directory if it is not there; `None`: its warden lives.
+    /// Takes a team's lock, and makes the team's directory if it is not there; `None`: it is held, by a warden or by a
+    /// command that starts or removes the team.
     ///
     /// # Errors
     /// The file system refuses.
     pub fn lock(&self, name: &str) -> Result<Option<TeamLock>, StateError> {
-        match self.lock_there(name) {
-            // It never got that far.
-            Err(StateError::NoTeam(_)) => {
-                self.make_team(name)?;
-                self.lock_there(name)
+        let path = self.lock_path(name);
+        loop {
+            self.make_team(name)?;
+            match TeamLock::take(&path) {
+                // Removed in between.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                taken => return taken.map_err(wrap("lock", &path)),
             }
-            locked => locked,
         }
     }
 
-    /// The same of a team whose directory is there. A warden takes it so: a team that was removed before its
-    /// warden came this far must not be there again.
+    /// Whether a team has a warden, or is about to have one.
     ///
     /// # Errors
-    /// There is no such team, or the file system refuses.
-    pub fn lock_there(&self, name: &str) -> Result<Option<TeamLock>, StateError> {
-        let path = self.team(name).join("lock");
-        let file = match File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-        {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StateError::NoTeam(name.to_owned()));
-            }
-            opened => opened.map_err(wrap("open", &path))?,
-        };
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(TeamLock { _file: file })),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(wrap("lock", &path)(error.into())),
-        }
+    /// The file system refuses.
+    pub fn is_locked(&self, name: &str) -> Result<bool, StateError> {
+        let path = self.lock_path(name);
+        TeamLock::is_held(&path).map_err(wrap("look at the lock", &path))
     }
 
     /// Waits until a team's warden has ended.
     ///
     /// # Errors
     /// The file system refuses.
-    pub fn wait_for_lock(&self, name: &str) -> Result<TeamLock, StateError> {
-        let path = self.team(name).join("lock");
-        let file = File::options().write(true).open(&path).map_err(wrap("open", &path))?;
-        flock(&file, FlockOperation::LockExclusive)
-            .map_err(|error| wrap("lock", &path)(error.into()))?;
-        Ok(TeamLock { _file: file })
+    pub fn await_end(&self, name: &str) -> Result<(), StateError> {
+        let path = self.lock_path(name);
+        TeamLock::await_end(&path).map_err(wrap("wait for the lock", &path))
+    }
+
+    fn lock_path(&self, name: &str) -> PathBuf {
+        self.team(name).join("lock")
     }
 
     /// Removes everything of a team but its row; its lock is held.
@@ -222,12 +210,6 @@ impl StateDir {
             _ => Ok(()),
         }
     }
-}
-
-/// A team's lock; the kernel lets go of it when the process ends, however it ends.
-#[derive(Debug)]
-pub struct TeamLock {
-    _file: File,
 }
 
 fn usual_path() -> Result<PathBuf, StateError> {
@@ -257,27 +239,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_is_held_once_and_let_go() {
+    fn a_team_is_locked_once_and_removed_with_its_lock() {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(Some(&folder.path().join("state"))).unwrap();
+        assert!(!state.is_locked("a").unwrap());
         let lock = state.lock("a").unwrap().expect("nobody has it");
+        assert!(state.is_locked("a").unwrap() && !state.is_locked("b").unwrap());
         assert!(state.lock("a").unwrap().is_none());
         assert!(state.lock("b").unwrap().is_some());
-        drop(lock);
-        let lock = state.lock("a").unwrap().expect("it was let go");
         state.remove_team("a", &lock).unwrap();
         assert!(!state.team("a").exists());
-    }
-
-    #[test]
-    fn a_team_that_was_removed_is_not_made_again_by_its_warden() {
-        let folder = tempfile::tempdir().unwrap();
-        let state = StateDir::open(Some(&folder.path().join("state"))).unwrap();
-        state.make_team("a").unwrap();
-        let lock = state.lock_there("a").unwrap().expect("nobody has it");
-        state.remove_team("a", &lock).unwrap();
-        assert!(matches!(state.lock_there("a"), Err(StateError::NoTeam(_))));
-        assert!(!state.team("a").exists());
+        assert!(state.lock("a").unwrap().is_some());
     }
 
     #[test]

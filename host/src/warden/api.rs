@@ -12,7 +12,7 @@ use crate::egress::ask::Question;
 use crate::egress::totals::Totals;
 
 /// Raised when anything here changes: a team's warden may be older than the command.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// A command to the warden.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,10 +164,12 @@ pub enum Reply {
     Ended,
 }
 
-/// What the command that starts a warden hands over: parts of the team's plan, its descriptors, and
-/// the word to begin.
+/// What the command that starts a warden hands over: the team's lock, parts of its plan, its descriptors, and the
+/// word to begin.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Handover {
+    /// First: the lock's descriptor comes with this message.
+    Lock,
     /// The next bytes of the plan.
     Plan(Vec<u8>),
     /// The next descriptors, so many, come with this message.

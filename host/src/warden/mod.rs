@@ -67,9 +67,6 @@ pub use start::{Started, Starter, start};
 /// Why a warden could not start its team.
 #[derive(Debug, thiserror::Error)]
 pub enum WardenError {
-    /// Another one runs the team.
-    #[error("team {0} runs already")]
-    Running(String),
     /// The state can't be used.
     #[error(transparent)]
     State(#[from] StateError),
@@ -187,8 +184,7 @@ fn connect_starter() -> std::io::Result<Channel> {
 
 /// The recipe: lock, resolve, start, serve, end.
 async fn begin_and_serve(job: &Job<'_>, starter: &mut Channel) -> Result<u8, WardenError> {
-    let lock =
-        job.state.lock_there(&job.name)?.ok_or_else(|| WardenError::Running(job.name.clone()))?;
+    let lock = take_lock(starter).await.map_err(WardenError::StarterGone)?;
     let db = Db::open(&job.state)?;
     let row = db.team(&job.name)?;
     let mut signals = Signals::listen()
@@ -270,7 +266,18 @@ async fn start_team(
 /// where it comes from.
 const MAX_PLAN: usize = 16 << 20;
 
-/// What the starter hands over.
+/// The team's lock, which the starter holds so far.
+async fn take_lock(starter: &mut Channel) -> Result<TeamLock, ChannelError> {
+    match starter.receive().await?.ok_or(ChannelError::Gone)? {
+        Handover::Lock => {
+            let lock = starter.take_descriptors(1)?.pop().ok_or(ChannelError::Gone)?;
+            Ok(TeamLock::adopt(lock))
+        }
+        _ => Err(ChannelError::Gone),
+    }
+}
+
+/// What the starter hands over beside it.
 async fn take_over(starter: &mut Channel) -> Result<(Vec<u8>, Vec<OwnedFd>), ChannelError> {
     let (mut plan, mut descriptors) = (Vec::new(), Vec::new());
     loop {
@@ -281,6 +288,7 @@ async fn take_over(starter: &mut Channel) -> Result<(Vec<u8>, Vec<OwnedFd>), Cha
                 descriptors.extend(starter.take_descriptors(usize::from(count))?);
             }
             Handover::Begin => return Ok((plan, descriptors)),
+            Handover::Lock => return Err(ChannelError::Gone),
         }
     }
 }

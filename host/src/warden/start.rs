@@ -10,7 +10,7 @@ use tokio::net::UnixStream;
 
 use super::api::{Handover, Progress};
 use super::channel::{Channel, ChannelError, MAX_DESCRIPTORS};
-use crate::state::StateDir;
+use crate::state::{StateDir, TeamLock};
 
 /// A warden that starts its team.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Starter {
     channel: Channel,
     /// Reaped if it ends while this command lives.
     child: Child,
+    /// Until the warden has it.
+    lock: Option<TeamLock>,
 }
 
 /// How a start went.
@@ -29,11 +31,11 @@ pub enum Started {
     Failed(String),
 }
 
-/// Starts the warden of a team whose row is in the database.
+/// Starts the warden of a team whose row is in the database, and whose lock is ours.
 ///
 /// # Errors
 /// The system refuses.
-pub fn start(state: &StateDir, name: &str) -> io::Result<Starter> {
+pub fn start(state: &StateDir, name: &str, lock: TeamLock) -> io::Result<Starter> {
     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
     let folder = state.team(name);
     let words = File::options()
@@ -58,14 +60,14 @@ pub fn start(state: &StateDir, name: &str) -> io::Result<Starter> {
         .stderr(words)
         .spawn()?;
     ours.set_nonblocking(true)?;
-    Ok(Starter { channel: Channel::new(UnixStream::from_std(ours)?), child })
+    Ok(Starter { channel: Channel::new(UnixStream::from_std(ours)?), child, lock: Some(lock) })
 }
 
 /// Bytes of the plan in one message: well below the frame's bound.
 pub(crate) const PART: usize = 64 << 10;
 
 impl Starter {
-    /// Hands the team's plan over, with the descriptors that it speaks of.
+    /// Hands the team's lock over, and its plan with the descriptors that it speaks of.
     ///
     /// # Errors
     /// The warden has gone.
@@ -74,6 +76,10 @@ impl Starter {
         plan: &[u8],
         descriptors: &[OwnedFd],
     ) -> Result<(), ChannelError> {
+        if let Some(lock) = &self.lock {
+            self.channel.send(&Handover::Lock, &[lock.as_fd()]).await?;
+            self.lock = None;
+        }
         for part in plan.chunks(PART) {
             self.channel.send(&Handover::Plan(part.to_vec()), &[]).await?;
         }
@@ -91,6 +97,7 @@ impl Starter {
     /// # Errors
     /// The warden took everything back, and ended.
     pub async fn give_up(&mut self) -> Result<Started, ChannelError> {
+        self.lock = None;
         self.channel.close_sending().await.map_err(ChannelError::Broken)?;
         self.wait(|_| ()).await
     }

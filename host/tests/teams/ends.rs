@@ -30,6 +30,25 @@ fn a_killed_warden_is_seen_and_cleaned_up() {
 }
 
 #[test]
+fn who_looks_at_a_team_does_not_disturb_its_start() {
+    let bed = Bed::new();
+    bed.file(&one("sleep 1000"));
+    for _ in 0..10 {
+        let mut up = bed.start(&["up", "-d", "team.toml"]);
+        let mut seen = Vec::new();
+        while up.try_wait().unwrap().is_none() {
+            seen.extend(bed.ps()["teams"][0]["status"].as_str().map(str::to_owned));
+        }
+        assert!(up.wait().unwrap().success(), "{}", bed.ps());
+        // There from the first word of it, and never without somebody who sees to it.
+        seen.dedup();
+        assert!(seen.len() <= 2 && seen.iter().all(|one| one == "starting" || one == "running"));
+        bed.ok(&["down", "t"]);
+    }
+    bed.assert_nothing_left();
+}
+
+#[test]
 fn a_running_team_is_not_removed_by_rm() {
     let bed = Bed::new();
     bed.up(&one("sleep 1000"));

@@ -159,7 +159,7 @@ pub(super) fn stop_team(state: &StateDir, team: &str) -> Result<(), TeamError> {
             Err(error) => Err(TeamError::from(error)),
         }
     })?;
-    state.wait_for_lock(team)?;
+    state.await_end(team)?;
     Ok(())
 }
 

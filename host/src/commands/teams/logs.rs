@@ -300,7 +300,7 @@ impl Watch {
         thread::Builder::new()
             .name("warden's end".into())
             .spawn(move || {
-                if let Err(error) = state.wait_for_lock(&team) {
+                if let Err(error) = state.await_end(&team) {
                     tell_line(describe(&error, Some(error.remedy())));
                 }
                 drop(held);

@@ -139,7 +139,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, TeamError> {
 
 /// How a team stands: what its warden said, unless it is gone without a word.
 fn true_status(state: &StateDir, row: &TeamRow) -> Result<TeamStatus, StateError> {
-    if row.status.is_alive() && state.lock(&row.name)?.is_some() {
+    if row.status.is_alive() && !state.is_locked(&row.name)? {
         return Ok(TeamStatus::Crashed);
     }
     Ok(row.status)

@@ -16,9 +16,9 @@ use crate::exit_codes;
 use crate::launch::jail::LimitsWish;
 use crate::report::tell_line;
 use crate::signals::Signals;
-use crate::state::StateDir;
 use crate::state::db::Db;
 use crate::state::rows::{AgentRow, AgentStatus, TeamRow};
+use crate::state::{StateDir, StateError, TeamLock};
 use crate::text::printable_line;
 use crate::warden::api::{Call, Order};
 use crate::warden::channel::ChannelError;
@@ -46,8 +46,8 @@ fn run(arguments: UpArgs) -> Result<u8, TeamError> {
     warn(&prepared);
     let name = prepared.name.clone();
     let mut ground = Ground::new()?;
-    Db::open(&state)?.add(&name, &prepared.origin, &prepared.agents)?;
-    let begun = begin(&state, &prepared, &mut ground);
+    let lock = add(&state, &prepared)?;
+    let begun = begin(&state, &prepared, lock, &mut ground);
     match begun {
         Ok(None) if detach => Ok(exit_codes::OK),
         Ok(Some(signal)) if detach => {
@@ -66,6 +66,25 @@ fn run(arguments: UpArgs) -> Result<u8, TeamError> {
     }
 }
 
+/// Notes the team, whose lock is held from then on.
+fn add(state: &StateDir, prepared: &Prepared) -> Result<TeamLock, TeamError> {
+    let name = &prepared.name;
+    let mut db = Db::open(state)?;
+    let Some(lock) = state.lock(name)? else {
+        // Nearly always a team that runs; otherwise another command is at it just now.
+        db.team(name)?;
+        return Err(StateError::Exists(name.clone()).into());
+    };
+    match db.add(name, &prepared.origin, &prepared.agents) {
+        Ok(()) => Ok(lock),
+        Err(error @ StateError::Exists(_)) => Err(error.into()),
+        Err(error) => {
+            state.remove_team(name, &lock)?;
+            Err(error.into())
+        }
+    }
+}
+
 fn interrupted(signal: u8) -> TeamError {
     TeamError::Told(format!("cloister: ended by signal {signal}"))
 }
@@ -78,7 +97,7 @@ fn stop(state: &StateDir, name: &str, ground: &Ground) -> Result<(), TeamError> 
         Connection::call(state, name, &call).await?.reply().await.ok();
         Ok::<(), TeamError>(())
     })?;
-    state.wait_for_lock(name)?;
+    state.await_end(name)?;
     Ok(())
 }
 
@@ -110,8 +129,9 @@ pub(super) fn start_again(state: &StateDir, row: &TeamRow) -> Result<u8, TeamErr
     }
     warn(&prepared);
     let mut ground = Ground::new()?;
+    let lock = state.lock(&row.name)?.ok_or_else(|| TeamError::Runs(row.name.clone()))?;
     Db::open(state)?.begin_again(&row.name, &prepared.origin, &prepared.agents)?;
-    if let Some(signal) = begin(state, &prepared, &mut ground)? {
+    if let Some(signal) = begin(state, &prepared, lock, &mut ground)? {
         stop(state, &row.name, &ground)?;
         return Err(interrupted(signal));
     }
@@ -133,13 +153,13 @@ pub(super) fn warn(prepared: &Prepared) {
 fn begin(
     state: &StateDir,
     prepared: &Prepared,
+    lock: TeamLock,
     ground: &mut Ground,
 ) -> Result<Option<u8>, TeamError> {
     let name = &prepared.name;
-    state.make_team(name)?;
     let Ground { runtime, signals } = ground;
     runtime.block_on(async {
-        let mut starter = warden::start(state, name).map_err(setup("the team's warden"))?;
+        let mut starter = warden::start(state, name, lock).map_err(setup("the team's warden"))?;
         let bar = spinner();
         let started = tokio::select! {
             started = async {
@@ -158,7 +178,7 @@ fn begin(
                 if let Ok(Started::Running) = given_up {
                     return Ok(Some(signal));
                 }
-                state.wait_for_lock(name)?;
+                state.await_end(name)?;
                 return Err(interrupted(signal));
             }
         };
@@ -194,7 +214,9 @@ fn setup(what: &'static str) -> impl Fn(io::Error) -> TeamError {
 /// Removes what a start that failed has left.
 fn take_back(state: &StateDir, prepared: &Prepared) {
     let name = &prepared.name;
-    let removed = state.wait_for_lock(name).and_then(|lock| {
+    let removed = state.await_end(name).and_then(|()| {
+        // Whoever was faster removes it, or has started another one of this name.
+        let Some(lock) = state.lock(name)? else { return Ok(()) };
         state.remove_team(name, &lock)?;
         // A warden that was killed could not.
         sweep_groups(&prepared.origin);

@@ -94,13 +94,21 @@ impl ControlSocket {
         let (host, vmm) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(|errno| ControlError::Create(errno.into()))?;
+        Ok((Self::of_host(host)?, vmm))
+    }
+
+    /// The host's end of a pair that another process made.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn of_host(host: OwnedFd) -> Result<Self, ControlError> {
         rustix::io::ioctl_fionbio(&host, true)
             .map_err(|errno| ControlError::Create(errno.into()))?;
         // SAFETY: the descriptor is open and moves into the AsyncFd, which never gives it away
         // again, so it stays open and the same for as long as it is registered.
         let registered = unsafe { AsyncFd::register(host) };
         let socket = registered.map_err(|refused| ControlError::Create(refused.into_parts().1))?;
-        Ok((Self { socket }, vmm))
+        Ok(Self { socket })
     }
 
     /// Sends a packet, waiting for room. Nothing is sent when the future is dropped before its end.

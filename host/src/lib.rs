@@ -40,6 +40,8 @@ pub mod exit_codes;
 
 pub mod operator;
 
+pub mod pool;
+
 pub mod pump;
 
 pub mod quantity;

@@ -1,8 +1,6 @@
 //! The jailer's own part, outside of the jail: checks, limits, the one call that makes the jailed
 //! process, and its ids. Then it is gone: the jailed process is the host's child.
 
-use std::ffi::CStr;
-
 use crate::inside::{self, Ends, Filter};
 use crate::spec::{
     CONTROL_FD, ENCODED_LEN, GROUP_FD, Limits, PROGRAM_FD, REPORT_FD, SPEC_FD, Spec,
@@ -124,19 +122,9 @@ pub(crate) fn kill() -> u64 {
 }
 
 fn write_limits(limits: &Limits) -> Result<(), Failure> {
-    let cpu = format!("{} 100000", u64::from(limits.cpu_percent) * 1000);
-    let files: [(&CStr, String); 6] = [
-        (c"memory.max", limits.memory_bytes.to_string()),
-        (c"memory.swap.max", "0".to_owned()),
-        (c"memory.oom.group", "1".to_owned()),
-        (c"pids.max", limits.pids.to_string()),
-        (c"cpu.max", cpu),
-        (c"io.weight", format!("default {}", limits.io_weight)),
-    ];
-    for (detail, (name, value)) in (0..).zip(files) {
+    for (detail, (name, value, is_optional)) in (0..).zip(limits.files()) {
         match sys::write_beneath(GROUP_FD, name, value.as_bytes()) {
-            // Kernels without swap have no limit on it; only some weigh input and output.
-            Err(libc::ENOENT) if matches!(detail, 1 | 5) => {}
+            Err(libc::ENOENT) if is_optional => {}
             result => result.map_err(|errno| Failure { step: Step::Limits, detail, errno })?,
         }
     }

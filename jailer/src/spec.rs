@@ -4,6 +4,8 @@
 //! [`Spec::validate`] does. No value in it can switch a step off, but [`Spec::limits`] can say that
 //! there are none: for tests and measurements of this workspace, which say so in their own code.
 
+use std::ffi::CStr;
+
 use crate::step::Step;
 use crate::weak;
 
@@ -92,6 +94,23 @@ pub struct Limits {
     pub cpu_percent: u32,
     /// Weight of input and output against other groups (`io.weight`), where the kernel has it.
     pub io_weight: u32,
+}
+
+impl Limits {
+    /// The files of a control group that hold them (`cgroup-v2.rst` of the kernel), what is written there, and whether a
+    /// kernel may lack the file: one without swap has no limit on it, and only some weigh input and output.
+    #[must_use]
+    pub fn files(&self) -> [(&'static CStr, String, bool); 6] {
+        let cpu = format!("{} 100000", u64::from(self.cpu_percent) * 1000);
+        [
+            (c"memory.max", self.memory_bytes.to_string(), false),
+            (c"memory.swap.max", "0".to_owned(), true),
+            (c"memory.oom.group", "1".to_owned(), false),
+            (c"pids.max", self.pids.to_string(), false),
+            (c"cpu.max", cpu, false),
+            (c"io.weight", format!("default {}", self.io_weight), true),
+        ]
+    }
 }
 
 /// Why a spec is refused.

@@ -99,6 +99,11 @@ pub enum Command {
     Bench(BenchArgs),
     /// Build, list and remove saved machines, from which others go on in place of booting.
     Template(template::TemplateArgs),
+    /// Keep processes ready that machines are started in, so that a start need not wait for them.
+    Pool(pool::PoolArgs),
+    /// The parent of a process that waits for a machine; `cloister pool serve` starts it.
+    #[command(hide = true)]
+    Blank(pool::BlankArgs),
     /// Import, pull, list and remove the images that agents run from.
     Image(image::ImageArgs),
     /// Show and check what was recorded of teams and their operators.
@@ -187,6 +192,10 @@ pub struct RunArgs {
     #[command(flatten)]
     pub jail: JailArgs,
 
+    /// From where its process comes.
+    #[command(flatten)]
+    pub pool: FromPoolArgs,
+
     /// The command and its arguments.
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     #[arg(value_hint = ValueHint::CommandWithArguments)]
@@ -266,6 +275,8 @@ pub mod pause;
 
 pub mod policy;
 
+pub mod pool;
+
 pub mod prove;
 
 pub mod secret;
@@ -279,6 +290,7 @@ mod parsers;
 use guest::GuestArgs;
 use jail::JailArgs;
 use parsers::{AbsoluteParser, VariableParser};
+use pool::FromPoolArgs;
 
 #[cfg(test)]
 #[path = "cli_test.rs"]

@@ -11,6 +11,7 @@ use super::Variable;
 use super::guest::GuestArgs;
 use super::jail::JailArgs;
 use super::parsers::{AbsoluteParser, VariableParser};
+use super::pool::FromPoolArgs;
 use super::template::OriginArgs;
 use crate::quantity::time_limit;
 
@@ -169,6 +170,10 @@ pub struct UpArgs {
     /// Where its jail is.
     #[command(flatten)]
     pub jail: JailArgs,
+
+    /// From where its machine's process comes.
+    #[command(flatten)]
+    pub pool: FromPoolArgs,
 
     /// Where its state is.
     #[command(flatten)]

@@ -6,6 +6,7 @@ pub mod bench;
 pub mod completion;
 pub mod doctor;
 pub mod image;
+pub mod pool;
 pub mod prove;
 pub mod run;
 pub mod secret;
@@ -54,6 +55,8 @@ pub fn main(limits: LimitsWish) -> ExitCode {
             Command::Bench(arguments) => bench::bench(&arguments, limits),
             Command::Image(arguments) => image::image(arguments),
             Command::Template(arguments) => template::template(arguments, limits),
+            Command::Pool(arguments) => pool::pool(arguments, limits),
+            Command::Blank(arguments) => pool::blank(arguments, limits),
             Command::Audit(arguments) => audit::audit(&arguments),
             Command::Validate(arguments) => team::validate(&arguments),
             Command::Plan(arguments) => team::plan(&arguments),

@@ -5,12 +5,15 @@
 //! can be wrong or left over. As root, the directory's number is the machine's user id: making the
 //! directory allocates it, and it is free again when no process of the group lives.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cloister_jailer::spec::Limits;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Access, FlockOperation, Mode, OFlags, access, flock, openat, statfs};
 
@@ -297,6 +300,21 @@ impl Drop for Group {
         // What can't be removed now is what the next command removes.
         self.remove().ok();
     }
+}
+
+/// Gives a group the limits of a machine, in place of those that it was made with.
+///
+/// # Errors
+/// The system refuses.
+pub fn write_limits(group: &Path, limits: &Limits) -> Result<(), GroupError> {
+    for (name, value, is_optional) in limits.files() {
+        let file = group.join(OsStr::from_bytes(name.to_bytes()));
+        match fs::write(&file, value) {
+            Err(error) if is_optional && error.kind() == io::ErrorKind::NotFound => {}
+            written => written.map_err(system("limit a control group", &file))?,
+        }
+    }
+    Ok(())
 }
 
 /// Removes the groups of commands that were killed, with whatever still runs in them; which.

@@ -24,6 +24,8 @@ pub mod shares;
 
 mod share_error;
 
+mod source;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -37,6 +39,8 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe;
 
 use crate::control::{ControlError, ControlSocket, Packet};
+use crate::pool::take::Blank;
+use crate::pool::{self, PoolError};
 use crate::tail::Tail;
 use files::{FileError, Files, Role};
 use group::GroupError;
@@ -45,6 +49,7 @@ use jail::{Cell, JailSpec};
 use memory::MemoryError;
 use process::{ProcessError, VmmProcess};
 use shares::{FileServer, Share, ShareError, Started};
+use source::Source;
 
 /// Most that is kept of the guest's serial log: a kernel panic with its backtrace fits ten times.
 pub const MAX_CONSOLE: usize = 64 << 10;
@@ -58,6 +63,8 @@ pub struct LaunchSpec {
     pub vm: VmSpec,
     /// How it is jailed.
     pub jail: JailSpec,
+    /// The pool that its vmm is taken from, if there is one with a blank that fits.
+    pub pool: Option<pool::Place>,
     /// What is shared with the guest; nothing: it has no device for it. More can be added while it runs.
     pub shares: Vec<Share>,
     /// From the start of the vmm's process to the supervisor's hello.
@@ -105,6 +112,7 @@ impl LaunchSpec {
             files,
             vm,
             jail: JailSpec::default(),
+            pool: None,
             shares: Vec::new(),
             start_limit: Duration::from_secs(60),
             console: Tail::new(MAX_CONSOLE),
@@ -112,11 +120,11 @@ impl LaunchSpec {
         }
     }
 
-    /// Checks everything that can be checked while nothing runs.
+    /// Checks everything that can be checked while nothing runs, but for the vmm if it is a blank.
     ///
     /// # Errors
     /// The first thing that is wrong.
-    pub fn prepare(self) -> Result<Prepared, LaunchError> {
+    pub fn prepare(self, blank: Option<Blank>) -> Result<Prepared, LaunchError> {
         self.vm.validate()?;
         memory::HostMemory::read()?.check(self.vm.memory_bytes())?;
         files::check_program(Role::Vmm, &self.files.vmm)?;
@@ -135,8 +143,11 @@ impl LaunchSpec {
                 Some(self.jail.file_server_cell(shares::owner(&self.shares)?)?)
             }
         };
-        let cell = self.jail.cell(jail::limits_of(&self.vm))?;
-        Ok(Prepared { spec: self, cell, files_cell, kvm, kernel, root })
+        let source = match blank {
+            Some(blank) => Source::Blank(Box::new(blank)),
+            None => Source::Cell(self.jail.cell(jail::limits_of(&self.vm))?),
+        };
+        Ok(Prepared { spec: self, source, files_cell, kvm, kernel, root })
     }
 }
 
@@ -144,7 +155,7 @@ impl LaunchSpec {
 #[derive(Debug)]
 pub struct Prepared {
     spec: LaunchSpec,
-    cell: Cell,
+    source: Source,
     files_cell: Option<Cell>,
     kvm: File,
     kernel: File,
@@ -201,20 +212,19 @@ impl Prepared {
     /// # Errors
     /// The system refuses something; nothing runs then.
     pub async fn start(self) -> Result<Launched, LaunchError> {
-        let Self { spec, cell, files_cell, kvm, kernel, root } = self;
-        let Files { vmm, jailer, .. } = &spec.files;
+        let Self { spec, source, files_cell, kvm, kernel, root } = self;
         let mut started = None;
         if let Some(cell) = files_cell {
             let program = spec.files.file_server();
-            started = Some(FileServer::start(&program, jailer, cell, &spec.shares).await?);
+            started =
+                Some(FileServer::start(&program, &spec.files.jailer, cell, &spec.shares).await?);
         }
         let (console_read, console_write) = console_pipe().map_err(LaunchError::Console)?;
-        let (control, vmm_end) = ControlSocket::pair()?;
         let booted = (kernel.into(), root.into());
         let First { command, mut descriptors, greeting } =
             First::of(spec.origin, spec.vm, started.is_some(), booted, console_write)?;
         descriptors.insert(0, OwnedFd::from(kvm));
-        let process = VmmProcess::spawn(jailer, vmm, cell, vmm_end)?;
+        let (process, control) = source.vmm(&spec.files)?;
         let console = tokio::spawn(spec.console.collect(console_read));
         let (mut files, mut file_server, mut unserved) = (None, None, None);
         if let Some(Started { process, server, for_vmm }) = started {
@@ -318,6 +328,9 @@ pub enum LaunchError {
     /// A share can't be served.
     #[error(transparent)]
     Share(#[from] ShareError),
+    /// The pool that was named is none.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
 }
 
 impl LaunchError {
@@ -341,6 +354,7 @@ impl LaunchError {
             Self::Group(error) => Some(error.remedy()),
             Self::Process(error) => Some(error.remedy()),
             Self::Share(error) => error.remedy(),
+            Self::Pool(error) => error.remedy(),
         }
     }
 }

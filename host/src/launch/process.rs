@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus, WaitOptions, kill_process,
-    pidfd_open, waitid, waitpid,
+    pidfd_open, pidfd_send_signal, waitid, waitpid,
 };
 use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe;
@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 
 use super::jail::Cell;
 use super::place::{self, spawn};
+use crate::pool;
 use crate::tail::Tail;
 
 /// Most that is kept of what the vmm writes to its standard error.
@@ -86,18 +87,18 @@ impl ProcessError {
     }
 }
 
-/// A running vmm in its jail. Dropped, it is killed, and its control group is removed.
+/// A process that was just started in its jail, a child of the calling thread.
 #[derive(Debug)]
-pub struct VmmProcess {
-    pid: Pid,
-    handle: AsyncFd<OwnedFd>,
-    status: Option<ExitStatus>,
-    cell: Option<Cell>,
-    stderr: Tail,
-    collector: JoinHandle<()>,
+pub struct Spawned {
+    /// Its process id.
+    pub pid: Pid,
+    /// Readable once it has ended.
+    pub handle: OwnedFd,
+    /// What it writes to its standard error; reading does not wait.
+    pub words: OwnedFd,
 }
 
-impl VmmProcess {
+impl Spawned {
     /// Starts `program` by `jailer` in the jail of `cell`, with `control` as descriptor 3, no
     /// argument, no environment, nothing to read, in a session of its own (a Ctrl-C at the terminal is
     /// not for it, and no terminal can be taken), and killed by the kernel when the calling thread
@@ -107,54 +108,151 @@ impl VmmProcess {
     ///
     /// # Errors
     /// A step fails; nothing runs then.
-    pub fn spawn(
+    pub fn start(
         jailer: &Path,
         program: &Path,
-        cell: Cell,
+        cell: &Cell,
         control: OwnedFd,
     ) -> Result<Self, ProcessError> {
         let wrap = ProcessError::Descriptor;
         let (reports, report) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| wrap(e.into()))?;
         let (words, stderr) = pipe_with(PipeFlags::CLOEXEC).map_err(|e| wrap(e.into()))?;
         rustix::io::ioctl_fionbio(&words, true).map_err(|e| wrap(e.into()))?;
-        let words = pipe::Receiver::from_owned_fd(words).map_err(wrap)?;
-        let places = place::descriptors(program, &cell, control, report)?;
+        let places = place::descriptors(program, cell, control, report)?;
         let started = spawn(jailer, &places, &stderr)
             .map_err(|source| ProcessError::Spawn { path: jailer.to_owned(), source })?;
         // From here on only the jailer and the jailed process hold the other ends.
         drop((places, stderr));
         let pid = await_jail(started, reports, program)?;
         let handle = pidfd_open(pid, PidfdFlags::empty()).map_err(|e| wrap(e.into()))?;
-        let handle = place::watch(handle).map_err(wrap)?;
+        Ok(Self { pid, handle, words })
+    }
+}
+
+/// Whose child a vmm is, and so who reaps it and removes its control group.
+#[derive(Debug)]
+enum Parent {
+    /// The calling thread.
+    Us(Option<Cell>),
+    /// A process of its own.
+    Other(pool::take::Parent),
+}
+
+/// A running vmm in its jail. Dropped, it is killed, and its control group is removed.
+#[derive(Debug)]
+pub struct VmmProcess {
+    pid: Pid,
+    handle: AsyncFd<OwnedFd>,
+    has_ended: bool,
+    status: Option<ExitStatus>,
+    parent: Parent,
+    stderr: Tail,
+    collector: JoinHandle<()>,
+}
+
+impl VmmProcess {
+    /// Starts one; see [`Spawned::start`].
+    ///
+    /// # Errors
+    /// A step fails; nothing runs then.
+    pub fn spawn(
+        jailer: &Path,
+        program: &Path,
+        cell: Cell,
+        control: OwnedFd,
+    ) -> Result<Self, ProcessError> {
+        let spawned = Spawned::start(jailer, program, &cell, control)?;
+        Self::of_child(spawned, cell)
+    }
+
+    /// One that was just started in this cell.
+    ///
+    /// # Errors
+    /// The system refuses; it has ended then.
+    pub fn of_child(spawned: Spawned, cell: Cell) -> Result<Self, ProcessError> {
+        let Spawned { pid, handle, words } = spawned;
+        Self::new(pid, handle, words, Parent::Us(Some(cell)))
+    }
+
+    /// One that was taken out of a pool.
+    ///
+    /// # Errors
+    /// The system refuses; it ends then.
+    pub fn of_blank(
+        pid: Pid,
+        (handle, words): (OwnedFd, OwnedFd),
+        parent: pool::take::Parent,
+    ) -> Result<Self, ProcessError> {
+        Self::new(pid, handle, words, Parent::Other(parent))
+    }
+
+    fn new(
+        pid: Pid,
+        handle: OwnedFd,
+        words: OwnedFd,
+        parent: Parent,
+    ) -> Result<Self, ProcessError> {
+        let wrap = ProcessError::Descriptor;
+        let begin = || {
+            let words = pipe::Receiver::from_owned_fd(words)?;
+            Ok((place::watch(handle)?, words))
+        };
+        let (handle, words) = begin().map_err(|error| {
+            if let Parent::Us(_) = &parent {
+                kill_process(pid, Signal::KILL).ok();
+                reap(pid, WaitIdOptions::empty());
+            }
+            wrap(error)
+        })?;
         let stderr = Tail::new(MAX_STDERR);
         let collector = tokio::spawn(stderr.clone().collect(words));
-        Ok(Self { pid, handle, status: None, cell: Some(cell), stderr, collector })
+        let (has_ended, status) = (false, None);
+        Ok(Self { pid, handle, has_ended, status, parent, stderr, collector })
+    }
+
+    /// Leaves what it writes to its standard error to somebody else.
+    pub fn leave_stderr(&mut self) {
+        self.collector.abort();
     }
 
     /// Waits up to `grace` for the process to end by itself, then kills it. Afterwards it is reaped,
     /// and its control group is gone.
     pub async fn end(&mut self, grace: Duration) -> Option<ExitStatus> {
-        if tokio::time::timeout(grace, self.wait()).await.is_err() {
+        if tokio::time::timeout(grace, self.ended()).await.is_err() {
             self.kill();
-            self.wait().await;
+            self.ended().await;
         }
-        self.cell = None;
+        if let Parent::Us(cell) = &mut self.parent {
+            *cell = None;
+        }
         // The last words come after the end.
         tokio::time::timeout(STDERR_LIMIT, &mut self.collector).await.ok();
         self.status
     }
 
-    async fn wait(&mut self) {
-        while self.status.is_none() {
-            // Readable once it has ended.
-            let Ok(_ended) = self.handle.readable().await else { return };
-            self.status = reap(self.pid, WaitIdOptions::NOHANG);
+    /// Waits until it has ended. Cancel safe.
+    pub async fn ended(&mut self) {
+        while !self.has_ended {
+            match &mut self.parent {
+                Parent::Us(_) => {
+                    // Readable once it has ended.
+                    let Ok(_ended) = self.handle.readable().await else { return };
+                    self.status = reap(self.pid, WaitIdOptions::NOHANG);
+                    self.has_ended = self.status.is_some();
+                }
+                Parent::Other(parent) => {
+                    self.status = parent.ended().await.map(ExitStatus::from_raw);
+                    // When its parent was killed, the kernel is about to kill it too.
+                    let Ok(_ended) = self.handle.readable().await else { return };
+                    self.has_ended = true;
+                }
+            }
         }
     }
 
     fn kill(&self) {
-        // Fails only when it has ended; its id is its own until it is reaped.
-        kill_process(self.pid, Signal::KILL).ok();
+        // Fails only when it has ended.
+        pidfd_send_signal(self.handle.get_ref(), Signal::KILL).ok();
     }
 
     /// The last of what it wrote to its standard error.
@@ -167,15 +265,19 @@ impl VmmProcess {
     #[must_use]
     pub fn id(&self) -> Option<u32> {
         let pid = self.pid.as_raw_nonzero().get().unsigned_abs();
-        self.status.is_none().then_some(pid)
+        (!self.has_ended).then_some(pid)
     }
 }
 
 impl Drop for VmmProcess {
     fn drop(&mut self) {
-        if self.status.is_none() {
-            self.kill();
-            self.status = reap(self.pid, WaitIdOptions::empty());
+        if self.has_ended {
+            return;
+        }
+        self.kill();
+        // Another parent sees to the rest.
+        if let Parent::Us(_) = &self.parent {
+            reap(self.pid, WaitIdOptions::empty());
         }
     }
 }

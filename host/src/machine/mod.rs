@@ -84,7 +84,9 @@ impl Machine {
     pub async fn start(spec: LaunchSpec) -> Result<Self, StartError> {
         let begin = Instant::now();
         let mut report = StartReport { begin_ns: now_ns(), ..StartReport::default() };
-        let prepared = spec.prepare()?;
+        let blank = spec.take_blank().await?;
+        report.is_pooled = blank.is_some();
+        let prepared = spec.prepare(blank)?;
         let (limit, console) = (prepared.start_limit(), prepared.console().clone());
         report.spawn_ns = now_ns();
         let Ok(launched) = timeout(limit, prepared.start()).await else {

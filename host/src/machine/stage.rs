@@ -36,8 +36,10 @@ impl std::fmt::Display for Stage {
 pub struct StartReport {
     /// Before anything was checked or opened.
     pub begin_ns: u64,
-    /// Just before the vmm's process was made.
+    /// Just before the vmm's process was made, or handed over by the pool.
     pub spawn_ns: u64,
+    /// Whether it comes from a pool: then its process had begun long before.
+    pub is_pooled: bool,
     /// The start message had been sent.
     pub sent_ns: u64,
     /// The vmm's own stages.

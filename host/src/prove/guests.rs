@@ -41,7 +41,7 @@ async fn attack(bed: &Bed<'_>, case: &Case) -> Result<Seen, String> {
     if case.shares {
         spec.shares = bed.shares().map_err(|error| error.to_string())?;
     }
-    let prepared = spec.prepare().map_err(|error| chain(&error))?;
+    let prepared = spec.prepare(None).map_err(|error| chain(&error))?;
     let mut guest = Guest {
         launched: prepared.start().await.map_err(|error| chain(&error))?,
         begun: Instant::now(),

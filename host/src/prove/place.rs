@@ -97,7 +97,7 @@ impl Prober {
         files.jailer = jailer(bed, stage);
         let mut spec = LaunchSpec::new(files, machine(words));
         spec.jail = JailSpec::clone(&bed.wish.jail);
-        let prepared = spec.prepare().map_err(|error| chain(&error))?;
+        let prepared = spec.prepare(None).map_err(|error| chain(&error))?;
         let launched = prepared.start().await.map_err(|error| chain(&error))?;
         Ok(Line::Vmm(Box::new(launched)))
     }

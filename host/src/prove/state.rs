@@ -112,7 +112,7 @@ async fn start(bed: &Bed<'_>) -> Result<Launched, String> {
     let mut spec = LaunchSpec::new(bed.files(kernel), machine(String::new()));
     spec.jail = bed.wish.jail.clone();
     spec.shares = bed.shares().map_err(|error| error.to_string())?;
-    let prepared = spec.prepare().map_err(|error| chain(&error))?;
+    let prepared = spec.prepare(None).map_err(|error| chain(&error))?;
     let launched = prepared.start().await.map_err(|error| chain(&error))?;
     match timeout(START_LIMIT, launched.control.receive()).await {
         Ok(Ok(Some(Event::Running(_)))) => Ok(launched),

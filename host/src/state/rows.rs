@@ -130,6 +130,9 @@ pub struct Origin {
     /// Whether its agents' egress is only observed.
     #[serde(default)]
     pub observes: bool,
+    /// The pool that its machine's process comes from, if it has one.
+    #[serde(default)]
+    pub pool: Option<crate::pool::Place>,
     /// Whether it goes on from one; `None`: as its file says.
     #[serde(default)]
     pub template: Option<Choice>,

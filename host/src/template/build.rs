@@ -34,7 +34,7 @@ pub(super) async fn build(
         memory: Arc::clone(&memory),
         shared: key.shares,
     };
-    let savable = LaunchSpec { origin, shares: Vec::new(), ..spec.clone() };
+    let savable = LaunchSpec { origin, pool: None, shares: Vec::new(), ..spec.clone() };
     let machine = Machine::start(savable).await.map_err(start)?;
     let state = save(&machine).await;
     machine.stop().await;

@@ -67,6 +67,14 @@ impl Channel {
         Ok(Self::new(stream))
     }
 
+    /// The user of the process at the other end, as it was when the connection was made.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn peer_uid(&self) -> io::Result<u32> {
+        Ok(self.stream.peer_cred()?.uid())
+    }
+
     /// Sends one message with its descriptors. Not cancel safe: dropped half-way, the connection is
     /// of no use any more.
     ///

@@ -65,6 +65,12 @@ impl Installation {
         self.folder.path().join(name)
     }
 
+    /// The control groups of its machines.
+    pub(crate) fn machines(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.group).expect("a directory").flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    }
+
     /// The command with nothing of this environment. A job in a shell's background ignores signals
     /// and passes that on; `cloister` respects it, so a test that sends them must not.
     pub(crate) fn cloister(&self) -> Command {

@@ -11,4 +11,6 @@ mod machine;
 
 mod jail;
 
+mod pool;
+
 mod shares;

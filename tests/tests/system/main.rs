@@ -17,6 +17,8 @@ mod machines;
 mod many;
 mod ordinary_user;
 mod policy;
+/// Machines in processes that waited for them.
+mod pool;
 /// Programs that find faults of file systems, on a shared directory.
 mod programs;
 /// The red-team suite: that it passes, and that it notices what is missing.

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueHint};
 
 use crate::cli::guest::GuestArgs;
 use crate::cli::jail::JailArgs;
+use crate::cli::pool::FromPoolArgs;
 use crate::cli::template::{OriginArgs, PlaceArgs};
 use crate::quantity::{cpus, memory_mib};
 
@@ -183,4 +184,7 @@ pub struct CommonArgs {
     /// Where the machines' jails are.
     #[command(flatten)]
     pub jail: JailArgs,
+    /// From where the machines' processes come.
+    #[command(flatten)]
+    pub pool: FromPoolArgs,
 }

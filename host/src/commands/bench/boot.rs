@@ -9,6 +9,7 @@ use super::peer::Peer;
 use super::report::{Line, Ratio, Report, Unit};
 use super::starts::{Start, Way};
 use crate::launch::LaunchSpec;
+use crate::pool::Place;
 
 /// What was measured of one way to start.
 struct Measured<'a> {
@@ -43,6 +44,9 @@ pub(super) async fn measure(
     let what = "from `cloister` having read its command line to a command's first output";
     let mut report = Report::new(first.way.name(), what, &launch.vm);
     report.method.extend(METHOD.map(str::to_owned));
+    if launch.pool.as_ref().is_some_and(Place::may_be_there) {
+        report.method.push(POOL.to_owned());
+    }
     add_starts(&mut report, first, "")?;
     for other in others {
         add_starts(&mut report, other, &format!("{}_", other.way.name()))?;
@@ -70,6 +74,8 @@ const METHOD: [&str; 2] = [
      other without a gap. Left out: reading this program and its command line, and the machine's end.",
     "Times are of CLOCK_MONOTONIC. What is compared is measured in turns, one round after the other.",
 ];
+const POOL: &str = "There is a pool of processes: they come from it, but for those of boots that a fork is held against. Each \
+    start waits until the pool has all of its own again.";
 const COMMANDS: &str = "Commands are timed from just before their process is made to the first byte on their standard \
     output, so reading the program is in it; how they are stopped is not.";
 

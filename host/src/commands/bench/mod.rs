@@ -152,7 +152,7 @@ fn measure(bench: &Bench, limits: LimitsWish) -> Result<(), BenchError> {
             }
             Bench::Fork(arguments) => {
                 let fork = fork(Some(arguments.place.path()?), &launch).await?;
-                starts(&arguments.starts, common, &[fork, Way::Boot], &launch).await
+                starts(&arguments.starts, common, &[fork, Way::ColdBoot], &launch).await
             }
             Bench::Density(arguments) => {
                 let way = match arguments.origin.choice() {
@@ -200,7 +200,8 @@ fn launch_spec(common: &CommonArgs, limits: LimitsWish) -> Result<LaunchSpec, Be
     let vm = VmSpec { vcpus: common.cpus, memory_mib: common.memory, extra_cmdline: String::new() };
     let jail = common.jail.clone().spec(limits);
     clean_up(&jail);
-    Ok(LaunchSpec { jail, ..LaunchSpec::new(files, vm) })
+    let pool = common.pool.place();
+    Ok(LaunchSpec { jail, pool, ..LaunchSpec::new(files, vm) })
 }
 
 fn tell(report: &Report, common: &CommonArgs) -> Result<(), BenchError> {

@@ -46,13 +46,16 @@ impl Peer {
         option("rootfs", path(&common.guest.rootfs));
         option("cgroup", path(&common.jail.cgroup));
         option("uids", common.jail.uids.map(|ids| ids.to_string()));
+        option("pool", path(&common.pool.pool));
         match way {
-            Way::Boot => option("template", Some("none".to_owned())),
+            Way::Boot | Way::ColdBoot => option("template", Some("none".to_owned())),
             Way::Fork(wish) => {
                 option("template", Some("build".to_owned()));
                 option("templates", path(&wish.place));
             }
         }
+        let has_no_pool = common.pool.no_pool || matches!(way, Way::ColdBoot);
+        words.extend(has_no_pool.then(|| "--no-pool".to_owned()));
         words.push("--".to_owned());
         words.extend(COMMAND.map(str::to_owned));
         Ok(Self { name, words })

@@ -7,6 +7,7 @@ use super::{BenchError, beside, expect_success, start_command};
 use crate::commands::template::tell;
 use crate::launch::LaunchSpec;
 use crate::machine::{Machine, StartReport, now_ns};
+use crate::pool;
 use crate::template::{self, Wish};
 
 /// What is run: the least that writes something.
@@ -42,6 +43,8 @@ const FORK: [(&str, &str); STAGES] = [
 pub(super) enum Way {
     /// It boots.
     Boot,
+    /// The same in a process of its own, whatever a pool has: what others are held against.
+    ColdBoot,
     /// From a template, and never otherwise.
     Fork(Wish),
 }
@@ -70,7 +73,7 @@ impl Way {
     /// Its name for programs and for people.
     pub(super) const fn name(&self) -> &'static str {
         match self {
-            Self::Boot => "boot",
+            Self::Boot | Self::ColdBoot => "boot",
             Self::Fork(_) => "fork",
         }
     }
@@ -78,14 +81,20 @@ impl Way {
     /// Key and name of each stage.
     pub(super) const fn stages(&self) -> &'static [(&'static str, &'static str); STAGES] {
         match self {
-            Self::Boot => &BOOT,
+            Self::Boot | Self::ColdBoot => &BOOT,
             Self::Fork(_) => &FORK,
         }
     }
 
     /// Starts a machine.
     pub(super) async fn machine(&self, launch: LaunchSpec) -> Result<Machine, BenchError> {
-        let Self::Fork(wish) = self else { return Ok(Machine::start(launch).await?) };
+        let wish = match self {
+            Self::Boot => return Ok(Machine::start(launch).await?),
+            Self::ColdBoot => {
+                return Ok(Machine::start(LaunchSpec { pool: None, ..launch }).await?);
+            }
+            Self::Fork(wish) => wish,
+        };
         let machine = template::start(launch, wish, tell).await?;
         if machine.is_fork() { Ok(machine) } else { Err(BenchError::NotFork) }
     }
@@ -93,7 +102,7 @@ impl Way {
     /// What its process costs now.
     pub(super) fn footprint(&self, machine: &Machine) -> Result<Footprint, BenchError> {
         let memory = match self {
-            Self::Boot => GuestMemory::Memfd(GUEST_MEMORY),
+            Self::Boot | Self::ColdBoot => GuestMemory::Memfd(GUEST_MEMORY),
             Self::Fork(_) => GuestMemory::Template,
         };
         let pid = machine.vmm_id().unwrap_or_default();
@@ -102,6 +111,10 @@ impl Way {
 
     /// Starts a machine, waits for the first output of a command, and ends it.
     pub(super) async fn start(self, launch: LaunchSpec) -> Result<Start, BenchError> {
+        if let Some(pool) = launch.pool.as_ref().filter(|pool| pool.may_be_there()) {
+            // What is measured is not the making of the next blank. Without a pool the start says so.
+            pool::take::await_full(pool).await.ok();
+        }
         let begin_ns = now_ns();
         let machine = self.machine(launch).await?;
         let (mut command, _, mut stdout) = start_command(&machine, &COMMAND, false).await?;
@@ -122,7 +135,7 @@ impl Way {
     fn times(&self, begin_ns: u64, report: &StartReport, first_output_ns: u64) -> [u64; STAGES] {
         let vmm = &report.vmm;
         let (mut last, instants) = match self {
-            Self::Boot => {
+            Self::Boot | Self::ColdBoot => {
                 let ticks = report.supervisor_start_tsc.saturating_sub(vmm.entry_tsc);
                 let init_ns = vmm.entry_ns.saturating_add(nanoseconds(ticks, vmm.tsc_khz));
                 let after = [vmm.entry_ns, init_ns, report.ready_ns, first_output_ns];
@@ -170,6 +183,7 @@ mod tests {
     fn report() -> StartReport {
         StartReport {
             begin_ns: 1_000,
+            is_pooled: false,
             spawn_ns: 1_100,
             sent_ns: 1_150,
             vmm: StartTimes {

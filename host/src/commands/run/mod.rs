@@ -260,7 +260,10 @@ fn tell_start(report: &StartReport) {
         Duration::from_nanos(instant_ns.saturating_sub(report.begin_ns)).as_secs_f64() * 1000.0
     };
     for (stage, instant_ns) in [
-        ("vmm process started", report.spawn_ns),
+        (
+            if report.is_pooled { "vmm process taken" } else { "vmm process started" },
+            report.spawn_ns,
+        ),
         ("vmm entered main", report.vmm.process_ns),
         ("machine built by KVM", report.vmm.kvm_ns),
         ("kernel and root loaded", report.vmm.loaded_ns),

@@ -68,6 +68,7 @@ impl Plan {
         let launch = LaunchSpec {
             start_limit: arguments.start_timeout,
             jail: arguments.jail.spec(limits),
+            pool: arguments.pool.place(),
             ..LaunchSpec::new(files, vm)
         };
 

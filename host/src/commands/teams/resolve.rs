@@ -19,6 +19,7 @@ use crate::launch::files::Files;
 use crate::launch::jail::{IdRange, JailSpec, LimitsWish};
 use crate::launch::shares::Share;
 use crate::machine::{ExecSpec, StdioSpec, default_environment, set_variable};
+use crate::pool;
 use crate::report::describe;
 use crate::state::rows::{AgentRow, Origin, TeamRow};
 use crate::team::inside::{certificates_of, java_stores_of};
@@ -47,7 +48,11 @@ pub(super) fn origin(arguments: UpArgs) -> Result<Origin, TeamError> {
         std::path::absolute(&path).map_err(|source| TeamError::Read { path: path.clone(), source })
     };
     let optional = |path: Option<PathBuf>| path.map(absolute).transpose();
-    let UpArgs { file, start_timeout, guest, store, volumes, jail, origin, .. } = arguments;
+    let UpArgs { file, start_timeout, guest, store, volumes, jail, pool, origin, .. } = arguments;
+    let pool = match pool.place() {
+        Some(place) => Some(pool::Place { folder: absolute(place.folder)?, ..place }),
+        None => None,
+    };
     Ok(Origin {
         file: absolute(file)?,
         // Until the file is read.
@@ -61,6 +66,7 @@ pub(super) fn origin(arguments: UpArgs) -> Result<Origin, TeamError> {
         ids: jail.uids.map(|IdRange { first, last }| format!("{first}-{last}")),
         start_timeout_ms: u64::try_from(start_timeout.as_millis()).unwrap_or(u64::MAX),
         templates: optional(origin.place())?,
+        pool,
         template: origin.choice(),
     })
 }
@@ -107,7 +113,7 @@ pub(super) fn recipe(
 ) -> Result<Recipe, String> {
     let bytes = plan;
     let plan: Plan = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
-    let Origin { kernel, rootfs, group, ids, start_timeout_ms, templates, template, .. } =
+    let Origin { kernel, rootfs, group, ids, start_timeout_ms, templates, template, pool, .. } =
         row.origin.clone();
     let place = row
         .origin
@@ -135,6 +141,7 @@ pub(super) fn recipe(
     let ids = ids.and_then(|ids| ids.parse::<IdRange>().ok()).unwrap_or_default();
     let launch = LaunchSpec {
         jail: JailSpec { group, ids, limits },
+        pool,
         start_limit: Duration::from_millis(start_timeout_ms),
         shares,
         ..LaunchSpec::new(files, vm)

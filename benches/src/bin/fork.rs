@@ -14,6 +14,9 @@ use cloister_benches::subject::{Job, Subject};
 /// Most from exec of the jailer to a fork's first byte, as the median, in milliseconds.
 const MAX_FORK_MS: f64 = 3.0;
 
+/// The same from the command that a vmm of a pool is told.
+const MAX_POOLED_MS: f64 = 1.0;
+
 /// From exec of `cloister-jailer` to the first byte of a toy guest that goes on from a saved one (1 vCPU), in turns with
 /// boots of the same guest, for each size of memory. Exit code 1: a target is missed; 2: it could not be measured.
 #[derive(Debug, Parser)]
@@ -58,6 +61,7 @@ fn measure(arguments: &CommonArgs, memory_mib: u32, limits: LimitsWish) -> anyho
     let vmm = || arguments.vmm.clone();
     let mut subjects = Vec::new();
     if let Some(jailer) = &arguments.jailer {
+        subjects.push(Subject::BlankFork(vmm(), jailer.clone()));
         subjects.push(Subject::JailedFork(vmm(), jailer.clone()));
         subjects.push(Subject::Jailed(vmm(), jailer.clone()));
     }
@@ -78,10 +82,14 @@ fn measure(arguments: &CommonArgs, memory_mib: u32, limits: LimitsWish) -> anyho
 }
 
 fn targets(report: &Report) -> Vec<Target> {
-    let jailed = report.subjects.iter().find(|subject| subject.name == "fork-jailed");
-    let target = jailed.map(|jailed| {
-        let name = "exec of the jailer to a fork's first output, median";
-        Target::at_most(MAX_FORK_MS, ms(jailed.total_ns.median), name, "ms")
-    });
-    target.into_iter().collect()
+    [
+        ("fork-pooled", MAX_POOLED_MS, "command to a waiting vmm to a fork's first output, median"),
+        ("fork-jailed", MAX_FORK_MS, "exec of the jailer to a fork's first output, median"),
+    ]
+    .into_iter()
+    .filter_map(|(name, most, words)| {
+        let subject = report.subjects.iter().find(|subject| subject.name == name)?;
+        Some(Target::at_most(most, ms(subject.total_ns.median), words, "ms"))
+    })
+    .collect()
 }

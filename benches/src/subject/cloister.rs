@@ -77,14 +77,44 @@ pub(super) fn prepared(
     output: File,
 ) -> anyhow::Result<Prepared> {
     let (program, descriptors, control) = started(vmm, command, descriptors)?;
-    Ok(Prepared {
-        program,
-        descriptors,
-        output,
-        memory: GuestMemory::Memfd(GUEST_MEMORY),
-        control: Some(control),
-        jail: None,
-    })
+    Ok(new(program, descriptors, output, control))
+}
+
+fn new(program: Program, descriptors: Places, output: File, control: Control) -> Prepared {
+    let memory = GuestMemory::Memfd(GUEST_MEMORY);
+    let control = Some(control);
+    Prepared { program, descriptors, output, memory, control, jail: None, held: None }
+}
+
+/// The same, of a vmm that waits for its command when the clock starts.
+pub(super) fn blank(
+    vmm: &Path,
+    command: Command,
+    descriptors: Vec<OwnedFd>,
+    output: File,
+) -> anyhow::Result<Prepared> {
+    let (control, theirs) = control_pair()?;
+    let places = vec![(null()?, 0), (null()?, 1), (theirs, CONTROL_FD)];
+    let mut prepared = new(Program::new(vmm, &[])?, places, output, control);
+    let mut all = vec![kvm()?.into()];
+    all.extend(descriptors);
+    prepared.held = Some(Held { command, descriptors: all });
+    Ok(prepared)
+}
+
+/// A command that is still to be sent, with its descriptors.
+#[derive(Debug)]
+pub(super) struct Held {
+    command: Command,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Held {
+    /// Sends it. The descriptors are closed here then, so that the vmm alone has them.
+    pub(super) fn send(self, control: &Control) -> anyhow::Result<()> {
+        let all: Vec<_> = self.descriptors.iter().map(AsFd::as_fd).collect();
+        control.send(&self.command, &all)
+    }
 }
 
 /// What a program gets as which descriptor.
@@ -96,14 +126,22 @@ pub(super) fn started(
     command: &Command,
     descriptors: &[BorrowedFd<'_>],
 ) -> anyhow::Result<(Program, Places, Control)> {
-    let kvm = File::options().read(true).write(true).open("/dev/kvm").context("/dev/kvm")?;
-    let flags = SocketFlags::CLOEXEC;
-    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    let control = Control(ours);
+    let kvm = kvm()?;
+    let (control, theirs) = control_pair()?;
     let all: Vec<_> = std::iter::once(kvm.as_fd()).chain(descriptors.iter().copied()).collect();
     control.send(command, &all)?;
     let places = vec![(null()?, 0), (null()?, 1), (theirs, CONTROL_FD)];
     Ok((Program::new(vmm, &[])?, places, control))
+}
+
+fn kvm() -> anyhow::Result<File> {
+    File::options().read(true).write(true).open("/dev/kvm").context("/dev/kvm")
+}
+
+fn control_pair() -> anyhow::Result<(Control, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    Ok((Control(ours), theirs))
 }
 
 /// The root image; a guest that needs none gets a page of zeros.

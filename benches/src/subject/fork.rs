@@ -28,6 +28,14 @@ pub(super) fn prepare(vmm: &Path, job: &Job) -> anyhow::Result<Prepared> {
     cloister::prepared(vmm, &Command::Fork(saved.spec), &descriptors, output)
 }
 
+/// The same, for a vmm that waits for it.
+pub(super) fn prepare_for_blank(vmm: &Path, job: &Job) -> anyhow::Result<Prepared> {
+    let Saved { spec, memory, state } = Saved::new(vmm, job).context("can't save the toy guest")?;
+    let (output, serial) = serial_pipe(false)?;
+    let descriptors = vec![memory.into(), state.into(), serial];
+    cloister::blank(vmm, Command::Fork(spec), descriptors, output)
+}
+
 /// A saved machine.
 struct Saved {
     spec: SavedSpec,

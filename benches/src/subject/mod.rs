@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
 
 use ::cloister::commands::bench::footprint::{Footprint, GuestMemory};
 use ::cloister::launch::jail::LimitsWish;
@@ -25,6 +27,8 @@ use crate::spawn::{Program, Running};
 /// A monitor that says nothing for this long is broken. In deterministic mode these are seconds of
 /// the lab's own clock.
 const PATIENCE: Timespec = Timespec { tv_sec: 300, tv_nsec: 0 };
+/// How long a blank has waited when it is told its command: its program begins in a millisecond or two.
+const BLANK_WAITS: Duration = Duration::from_millis(20);
 /// Most that a guest may print before its marker.
 const MAX_OUTPUT: usize = 1 << 20;
 
@@ -39,6 +43,8 @@ pub enum Subject {
     Fork(PathBuf),
     /// The same in its jail: the paths of `cloister-vmm` and of `cloister-jailer`.
     JailedFork(PathBuf, PathBuf),
+    /// The same of a vmm that waits in its jail, as one of a pool: the clock starts with its command.
+    BlankFork(PathBuf, PathBuf),
     /// QEMU's `microvm` machine: the path of `qemu-system-x86_64`, and where its guest memory is from.
     Qemu(PathBuf, qemu::Memory),
 }
@@ -90,6 +96,8 @@ pub struct Prepared {
     control: Option<cloister::Control>,
     /// The program is the jailer, and this its jail.
     jail: Option<jailed::Jail>,
+    /// What the monitor is told once it waits, as the clock starts.
+    held: Option<cloister::Held>,
 }
 
 /// One measurement.
@@ -152,6 +160,7 @@ impl Subject {
             Self::Jailed(..) => "cloister-jailed",
             Self::Fork(..) => "fork",
             Self::JailedFork(..) => "fork-jailed",
+            Self::BlankFork(..) => "fork-pooled",
             Self::Qemu(_, qemu::Memory::Own) => "qemu-microvm",
             Self::Qemu(_, qemu::Memory::Memfd) => "qemu-microvm-memfd",
         }
@@ -162,7 +171,9 @@ impl Subject {
     pub fn command(&self, job: &Job) -> String {
         match self {
             Self::Cloister(vmm) | Self::Fork(vmm) => vmm.display().to_string(),
-            Self::Jailed(vmm, jailer) | Self::JailedFork(vmm, jailer) => {
+            Self::Jailed(vmm, jailer)
+            | Self::JailedFork(vmm, jailer)
+            | Self::BlankFork(vmm, jailer) => {
                 format!("{} {}", jailer.display(), vmm.display())
             }
             Self::Qemu(program, memory) => {
@@ -178,6 +189,7 @@ impl Subject {
         | Self::Jailed(program, _)
         | Self::Fork(program)
         | Self::JailedFork(program, _)
+        | Self::BlankFork(program, _)
         | Self::Qemu(program, _)) = self;
         let output = std::process::Command::new(program).arg("--version").output();
         let text = output.map(|output| output.stdout).unwrap_or_default();
@@ -196,6 +208,8 @@ impl Subject {
             Self::Fork(vmm) => fork::prepare(vmm, job),
             Self::JailedFork(vmm, jailer) => fork::prepare(vmm, job)
                 .and_then(|prepared| jailed::enter(vmm, jailer, job, prepared)),
+            Self::BlankFork(vmm, jailer) => fork::prepare_for_blank(vmm, job)
+                .and_then(|prepared| jailed::enter(vmm, jailer, job, prepared)),
             Self::Qemu(program, memory) => qemu::prepare(program, *memory, job),
         }
         .with_context(|| format!("can't prepare {}", self.name()))
@@ -209,16 +223,24 @@ impl Prepared {
     /// It can't be started, ends early, or says nothing in time.
     pub fn run(mut self, marker: &[u8]) -> anyhow::Result<Run> {
         let places: Vec<_> = self.descriptors.iter().map(|(fd, to)| (fd.as_fd(), *to)).collect();
-        let begin_ns = now_ns();
-        let running = self.program.spawn(&places)?;
+        let mut begin_ns = now_ns();
+        let mut running = self.program.spawn(&places)?;
         // Only the process may hold the pipe's other end, so that its end ends our reading.
         drop(places);
         self.descriptors.clear();
+        let held = self.held.take();
+        let is_blank = held.is_some();
+        if let (Some(held), Some(jail), Some(control)) = (held, &mut self.jail, &self.control) {
+            running = jail.process(running)?;
+            // Its program begins; one of a pool has long begun.
+            sleep(BLANK_WAITS);
+            begin_ns = now_ns();
+            held.send(control)?;
+        }
         let marked = wait_for_marker(&mut self.output, marker);
-        let running = match &mut self.jail {
-            Some(jail) => jail.process(running)?,
-            None => running,
-        };
+        if let Some(jail) = self.jail.as_mut().filter(|_| !is_blank) {
+            running = jail.process(running)?;
+        }
         let marked_ns = marked.map_err(|error| self.told(error))?;
         let footprint = Footprint::of(running.id(), self.memory)?;
         let stages = match self.control {

@@ -32,6 +32,7 @@ pub(super) fn prepare(program: &Path, memory: Memory, job: &Job) -> anyhow::Resu
         },
         control: None,
         jail: None,
+        held: None,
     })
 }
 

@@ -56,6 +56,8 @@ pub mod state;
 
 pub mod terminal;
 
+mod temporary;
+
 pub mod transfer;
 
 pub mod warden;

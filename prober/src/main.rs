@@ -1,12 +1,12 @@
-//! `cloister-prober`: started by `cloister prove` where its attacks are made. What it is to do there, it finds by the
-//! name under which it was executed, and by its one argument.
+//! `cloister-prober`: started by `cloister prove` where its attacks are made, and by `cloister bench files` in a
+//! container. What it is to do there, it finds by the name under which it was executed, and by its arguments.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use cloister_jailer::{outside, share};
 use cloister_prober::wire::Case;
-use cloister_prober::{container, guest, jail};
+use cloister_prober::{container, files, guest, jail};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args();
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         },
         (_, Some("container"), None) => container::attack(),
         (_, Some("neighbour"), None) => container::be_neighbour(),
+        (_, Some("files"), Some(order)) => files::work(order),
         (_, Some("stay"), None) => loop {
             std::thread::park();
         },
@@ -53,7 +54,9 @@ fn write(bytes: &[u8]) -> ExitCode {
 
 fn usage() -> ExitCode {
     let version = env!("CARGO_PKG_VERSION");
-    let text = format!("cloister-prober {version}: started by `cloister prove`\n");
+    let text = format!(
+        "cloister-prober {version}: started by `cloister prove` and `cloister bench files`\n"
+    );
     std::io::stderr().write_all(text.as_bytes()).ok();
     ExitCode::FAILURE
 }

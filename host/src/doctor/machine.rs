@@ -86,14 +86,16 @@ pub(super) fn programs(files: &Files) -> [Check; 3] {
     ]
 }
 
-/// The attacks of `cloister prove`; machines run without them.
+/// The attacks of `cloister prove`, and the work of `cloister bench files`; machines run without them.
 pub(super) fn prober(files: &Files) -> Check {
     let path = files.prober();
     let check = |status| Check::new("prober", status, path.display().to_string());
     if path.is_file() {
         return check(Status::Ok);
     }
-    check(Status::Warn).remedy("`cloister prove` needs it; `make build` makes all programs")
+    check(Status::Warn).remedy(
+        "`cloister prove` and `cloister bench files` need it; `make build` makes all programs",
+    )
 }
 
 /// Runs the probe guest, unless what it needs is missing.

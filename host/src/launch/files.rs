@@ -11,7 +11,7 @@ const VMM: &str = "cloister-vmm";
 const JAILER: &str = "cloister-jailer";
 /// The file beside it that serves shared directories.
 const FILE_SERVER: &str = "cloister-file-server";
-/// The file beside it with the attacks of `cloister prove`.
+/// The file beside it with the attacks of `cloister prove` and the work of `cloister bench files`.
 const PROBER: &str = "cloister-prober";
 /// From the folder of `cloister` to that of the images.
 const IMAGES: &str = "../lib/cloister";
@@ -67,7 +67,7 @@ impl Files {
         self.jailer.with_file_name(FILE_SERVER)
     }
 
-    /// The program with the attacks of `cloister prove`: beside the jailer.
+    /// The program with the attacks of `cloister prove` and the work of `cloister bench files`: beside the jailer.
     #[must_use]
     pub fn prober(&self) -> PathBuf {
         self.jailer.with_file_name(PROBER)

@@ -16,10 +16,11 @@ use rustix::fs::{Mode, OFlags};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::folder::{Folder, OTHER_PLACES};
+use super::folder::{self, OTHER_PLACES};
 use super::{ProveError, Wish};
 use crate::launch::files::Files;
 use crate::launch::shares::Share;
+use crate::temporary::Folder;
 
 /// How long a prober may take that is no attack: to list its cases, to write a kernel.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -47,7 +48,7 @@ pub(super) struct Bed<'a> {
 impl<'a> Bed<'a> {
     pub(super) async fn new(wish: &'a Wish) -> Result<Self, ProveError> {
         // From here on it is removed, whatever comes.
-        let folder = Folder::new(&std::env::temp_dir()).map_err(ProveError::Bed)?;
+        let folder = folder::make(&std::env::temp_dir()).map_err(ProveError::Bed)?;
         let ground = folder.path().join("ground");
         DirBuilder::new().mode(0o700).create(&ground).map_err(ProveError::Bed)?;
         let mut bed = Self { wish, folder, ground: Ground::Inside(ground), _socket: None };
@@ -55,7 +56,7 @@ impl<'a> Bed<'a> {
             if keeps_attributes(bed.ground()) && !bed.ground().starts_with("/run") {
                 break;
             }
-            bed.ground = Ground::Other(Folder::new(Path::new(other)).map_err(ProveError::Bed)?);
+            bed.ground = Ground::Other(folder::make(Path::new(other)).map_err(ProveError::Bed)?);
         }
         let prober = wish.prober();
         let kernel = bed

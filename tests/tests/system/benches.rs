@@ -1,8 +1,12 @@
 //! `cloister bench`: that it measures what it says; the figures of a lab are nobody's.
 
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use cloister_tests::Call;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::inotify;
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -10,6 +14,9 @@ use tempfile::TempDir;
 const MAX_PRIVATE_KIB: u64 = 8 << 10;
 /// Most threads of its process.
 const MAX_THREADS: u64 = 12;
+
+/// How long a machine may take to work, in seconds; only a failing test ever waits for it.
+const LIMIT_S: i64 = 300;
 
 fn bench(words: &[&str]) -> Call {
     Call::cloister(["bench"].iter().chain(words))
@@ -73,6 +80,85 @@ fn idle_forks_share_what_they_have_not_written() {
 }
 
 #[test]
+fn shared_files_are_measured_from_a_container_and_nothing_is_left() {
+    let place = TempDir::new().unwrap();
+    let folder = TempDir::new().unwrap();
+    let page = folder.path().join("page.html");
+    let words = ["files", "-n", "2", "--mib", "3", "--reads", "40", "--files", "20"];
+    let call = bench(&words).option("--place", place.path()).option("--html", &page);
+    let report = json(call.option("--save", folder.path()));
+    let count = |key| line(&report, key)["summary"]["count"].as_u64().unwrap();
+    for key in ["write", "read", "read_only_read"] {
+        assert_eq!((count(key), &line(&report, key)["unit"]), (2, &"bytes_per_second".into()));
+    }
+    for (key, calls) in [
+        ("write_call", 6),
+        ("read_call", 6),
+        ("read_only_read_call", 6),
+        ("random_read", 80),
+        ("read_only_random_read", 80),
+        ("create", 40),
+        ("stat", 40),
+        ("unlink", 40),
+        ("create_stat_unlink", 40),
+    ] {
+        assert_eq!(count(key), calls, "{key}");
+        assert!(line(&report, key)["summary"]["min"].as_u64().unwrap() > 0, "{key}");
+        println!("{key}: {}", line(&report, key)["summary"]);
+    }
+    let method = report["method"].to_string();
+    assert!(method.contains("Left out: the host's disk"), "{method}");
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("<svg ") && page.contains("random read of 4 KiB"), "{page}");
+    assert!(folder.path().join("files.svg").exists() && folder.path().join("files.json").exists());
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+/// Waits for an entry of a directory: of this name, or any.
+fn await_entry(folder: &Path, name: Option<&str>) -> PathBuf {
+    let watch = inotify::init(inotify::CreateFlags::CLOEXEC).unwrap();
+    inotify::add_watch(&watch, folder, inotify::WatchFlags::CREATE).unwrap();
+    let limit = Timespec { tv_sec: LIMIT_S, tv_nsec: 0 };
+    loop {
+        let mut entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+        let wanted = |entry: &fs::DirEntry| name.is_none_or(|name| entry.file_name() == name);
+        if let Some(entry) = entries.find(wanted) {
+            return entry.path();
+        }
+        let told = poll(&mut [PollFd::new(&watch, PollFlags::IN)], Some(&limit)).unwrap();
+        assert!(told > 0, "nothing was made in {}", folder.display());
+        rustix::io::read(&watch, &mut [0; 4096]).unwrap();
+    }
+}
+
+#[test]
+fn an_interrupted_bench_of_files_leaves_nothing_and_a_killed_one_is_cleaned_up() {
+    let place = TempDir::new().unwrap();
+    // Far more than is ever done.
+    let long = ["files", "-n", "1000000", "--mib", "3", "--reads", "10", "--files", "10"];
+    let start = || bench(&long).option("--place", place.path()).spawn();
+    for signal in [Signal::INT, Signal::KILL] {
+        let running = start();
+        let share = await_entry(&await_entry(place.path(), None), Some("writable"));
+        // By what its agent does: the machine works.
+        await_entry(&share, None);
+        running.signal(signal);
+        let outcome = running.finish();
+        if signal == Signal::INT {
+            let _outcome = outcome.exits(130).says_nothing();
+            assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+        } else {
+            let _outcome = outcome.dies_of(9);
+            assert_eq!(fs::read_dir(place.path()).unwrap().count(), 1);
+        }
+    }
+    let short = ["files", "-n", "1", "--warmup", "0", "--mib", "1", "--reads", "1", "--files", "1"];
+    let next = bench(&short).option("--place", place.path()).output().exits(0);
+    let _next = next.says("removed what a killed `cloister bench files` had left");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn what_can_not_be_measured_is_told() {
     let folder = TempDir::new().unwrap();
     let place = folder.path().join("t");
@@ -80,4 +166,6 @@ fn what_can_not_be_measured_is_told() {
     peer.output().exits(125).says("can't measure `false`").says("try the command by hand");
     let full = bench(&["density", "-n", "2", "--keep", "1T"]).option("--templates", &place);
     full.output().exits(125).says("not got the memory").says("--keep");
+    let twice = bench(&["files", "--mib", "1", "--reads", "257"]).option("--place", folder.path());
+    twice.output().exits(125).says("257 random reads of a file that has 256 pages").says("--mib");
 }

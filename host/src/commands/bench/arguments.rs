@@ -18,6 +18,7 @@ Examples:
   cloister bench fork --peer 'docker run --rm alpine echo x'
   cloister bench density -n 200
   cloister bench vsock --memory 1G
+  cloister bench files --place /srv --html files.html
 
 Every start and every command is an ordinary one, one after the other. Times are of CLOCK_MONOTONIC;
 benches/README.md in the sources says what each line is and what it leaves out.";
@@ -42,6 +43,8 @@ pub enum Bench {
     Density(DensityArgs),
     /// Run commands in one machine, one after the other, each from its request to its end.
     Exec(RoundArgs),
+    /// Use shared directories from a container in one machine: throughput and the time of each call.
+    Files(FilesArgs),
     /// Talk with one machine: round trips, and streams in both directions.
     Vsock(VsockArgs),
 }
@@ -126,6 +129,38 @@ pub struct RoundArgs {
     pub common: CommonArgs,
 }
 
+/// What was typed after `bench files`.
+#[derive(Debug, Args)]
+pub struct FilesArgs {
+    /// Rounds to measure.
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 5)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_COUNT))]
+    pub count: u32,
+    /// Rounds before that, unmeasured.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=MAX_COUNT))]
+    pub warmup: u32,
+    /// Length of the files that are written and read, in MiB: calls of 1 MiB each.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_FILE_MIB))]
+    pub mib: u32,
+    /// Random reads of 4 KiB of each file, in each round.
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_CALLS))]
+    pub reads: u32,
+    /// Files to make, look at and remove in each round.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=MAX_CALLS))]
+    pub files: u32,
+    /// Where the shared directories are made for the time of the bench, in place of the usual directory for temporary
+    /// files.
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub place: Option<PathBuf>,
+    /// The machine, and what to do with the result.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
 /// What was typed after `bench vsock`.
 #[derive(Debug, Args)]
 pub struct VsockArgs {
@@ -152,6 +187,10 @@ pub struct VsockArgs {
 
 /// Most rounds of anything: a typing error ends at the command line, not next week.
 const MAX_COUNT: i64 = 1_000_000;
+/// Longest file, in MiB: 64 GiB.
+const MAX_FILE_MIB: i64 = 1 << 16;
+/// Most calls of one kind in a round: their times are kept in the guest's memory, and come here as one text.
+const MAX_CALLS: i64 = 100_000;
 /// Most starts at once.
 const MAX_AT_ONCE: i64 = 1000;
 /// Most machines of one density measurement: each has descriptors in this program, of which Linux allows 2^20.

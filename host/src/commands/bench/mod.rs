@@ -1,9 +1,10 @@
-//! `cloister bench`: measures starts, commands, streams and the cost of machines like any other.
+//! `cloister bench`: measures starts, commands, streams, shared files and the cost of machines like any other.
 
 pub mod arguments;
 mod boot;
 mod density;
 mod exec;
+mod files;
 pub mod footprint;
 mod page;
 mod peer;
@@ -28,7 +29,7 @@ use crate::launch::LaunchSpec;
 use crate::launch::files::{FileError, Files};
 use crate::launch::jail::LimitsWish;
 use crate::machine::{
-    Command, ExecError, ExecSpec, Machine, MachineError, StartError, StdioSpec, Streams,
+    AgentError, Command, ExecError, ExecSpec, Machine, MachineError, StartError, StdioSpec, Streams,
 };
 use crate::report::{describe, tell_line};
 use crate::template::{self, Choice, Key, Store, TemplateError, Wish};
@@ -96,6 +97,40 @@ enum BenchError {
         #[source]
         source: io::Error,
     },
+    /// The container for the measured work can't be made.
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    /// The program that does the work is not there.
+    #[error("can't copy {}", path.display())]
+    Program {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The work failed.
+    #[error("the measured work ended with {status:?}: {said}")]
+    Work {
+        /// How it ended.
+        status: ExitStatus,
+        /// What it said.
+        said: String,
+    },
+    /// The work's times are not those of its calls.
+    #[error("the measured work did not tell the time of each of its calls")]
+    NoTimes,
+    /// Random reads would come to a page twice.
+    #[error("{reads} random reads of a file that has {pages} pages")]
+    TooManyReads {
+        /// How many.
+        reads: u32,
+        /// Pages of the file.
+        pages: u64,
+    },
+    /// A signal asked to end.
+    #[error("ended by signal {0}")]
+    Signal(u8),
     /// Not even one machine was started.
     #[error("this host has not got the memory for a single machine")]
     NoRoom,
@@ -114,6 +149,12 @@ impl BenchError {
             Self::Peer { .. } => Some(
                 "try the command by hand; it must write to its standard output and exit with 0",
             ),
+            Self::Program { .. } => {
+                Some("`make build` makes programs that belong together, among them cloister-prober")
+            }
+            Self::TooManyReads { .. } => {
+                Some("read less with --reads, or a longer file with --mib")
+            }
             Self::NoRoom => Some("leave less with --keep, or ask for less with --memory"),
             _ => None,
         }
@@ -125,6 +166,8 @@ impl BenchError {
 pub fn bench(arguments: &BenchArgs, limits: LimitsWish) -> u8 {
     match measure(&arguments.bench, limits) {
         Ok(()) => exit_codes::OK,
+        // Who sent it knows.
+        Err(BenchError::Signal(signal)) => exit_codes::of_signal(signal),
         Err(error) => {
             tell_line(describe(&error, error.remedy()));
             exit_codes::FAILED
@@ -138,6 +181,7 @@ fn measure(bench: &Bench, limits: LimitsWish) -> Result<(), BenchError> {
         Bench::Fork(arguments) => &arguments.common,
         Bench::Density(arguments) => &arguments.common,
         Bench::Exec(arguments) => &arguments.common,
+        Bench::Files(arguments) => &arguments.common,
         Bench::Vsock(arguments) => &arguments.common,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -162,6 +206,7 @@ fn measure(bench: &Bench, limits: LimitsWish) -> Result<(), BenchError> {
                 density::measure(arguments, &way, &launch).await
             }
             Bench::Exec(arguments) => exec::measure(arguments, launch).await,
+            Bench::Files(arguments) => files::measure(arguments, launch).await,
             Bench::Vsock(arguments) => vsock::measure(arguments, launch).await,
         }
     })?;
@@ -268,6 +313,12 @@ fn drain(mut stream: UnixStream) -> io::Result<u64> {
             count => total += count as u64,
         }
     }
+}
+
+/// Bytes per second; whatever was measured took at least a nanosecond.
+fn rate(bytes: u64, nanoseconds: u64) -> u64 {
+    let exact = u128::from(bytes) * 1_000_000_000 / u128::from(nanoseconds.max(1));
+    u64::try_from(exact).unwrap_or(u64::MAX)
 }
 
 /// Bytes of one read or write of a measured stream: what `cat` uses in the guest.

@@ -15,6 +15,9 @@ use super::statistics::Summary;
 /// Version of the JSON: changes when a field changes its meaning or goes away.
 pub const SCHEMA: &str = "cloister-bench-1";
 
+/// Most dots of one bar.
+const MOST_DOTS: usize = 300;
+
 /// One bench's result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -281,7 +284,7 @@ impl Report {
             rows.push(Row {
                 label: line.name.clone().into_owned(),
                 parts: vec![(part, ms(line.summary.median))],
-                dots: line.samples.iter().map(|sample| ms(*sample)).collect(),
+                dots: dots(&line.samples),
                 limit: None,
             });
         }
@@ -292,6 +295,16 @@ impl Report {
             rows,
         }
     }
+}
+
+/// All of them, or as many as can be told from each other: evenly by rank, the smallest and the largest among them.
+fn dots(samples: &[u64]) -> Vec<f64> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_unstable();
+    let last = sorted.len().saturating_sub(1);
+    let count = sorted.len().min(MOST_DOTS);
+    let ranks = (0..count).map(|dot| dot * last / count.saturating_sub(1).max(1));
+    ranks.filter_map(|rank| sorted.get(rank)).map(|sample| ms(*sample)).collect()
 }
 
 fn ms(nanoseconds: u64) -> f64 {

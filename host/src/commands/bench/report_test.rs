@@ -58,6 +58,16 @@ fn the_plot_shows_times_only() {
 }
 
 #[test]
+fn of_very_many_measurements_the_plot_shows_some_and_the_extremes() {
+    let few: Vec<u64> = vec![3_000_000, 1_000_000, 2_000_000];
+    assert_eq!(dots(&few), [1.0, 2.0, 3.0]);
+    assert_eq!((dots(&[7_000_000]), dots(&[])), (vec![7.0], vec![]));
+    let many: Vec<u64> = (1..=10_000).rev().map(|number| number * 1_000_000).collect();
+    let dots = dots(&many);
+    assert_eq!((dots.len(), dots.first(), dots.last()), (MOST_DOTS, Some(&1.0), Some(&10_000.0)));
+}
+
+#[test]
 fn what_is_compared_has_its_stages_in_a_row_of_its_own() {
     let mut report = report();
     report.lines[0] = report.lines[0].clone().of("fork");

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use super::arguments::VsockArgs;
 use super::report::{Line, Report, Unit};
 use super::starts::Way;
-use super::{BenchError, STREAM_CHUNK, beside, drain, expect_success, start_command};
+use super::{BenchError, STREAM_CHUNK, beside, drain, expect_success, rate, start_command};
 use crate::launch::LaunchSpec;
 use crate::machine::{Machine, now_ns};
 
@@ -49,12 +49,6 @@ async fn round_trips(machine: &Machine, arguments: &VsockArgs) -> Result<Vec<u64
         trips.push(now_ns().saturating_sub(begin));
     }
     Ok(trips)
-}
-
-/// Bytes per second; a stream takes at least a nanosecond.
-fn rate(bytes: u64, nanoseconds: u64) -> u64 {
-    let exact = u128::from(bytes) * 1_000_000_000 / u128::from(nanoseconds.max(1));
-    u64::try_from(exact).unwrap_or(u64::MAX)
 }
 
 /// Which way a stream goes. Its time is from the request for its command to that one's end.

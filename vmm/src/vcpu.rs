@@ -143,6 +143,7 @@ impl Vcpus {
                 immediate_exit,
                 orders: Arc::clone(&orders),
                 surroundings: surroundings.clone(),
+                was_stopped: false,
             };
             let handle = thread::Builder::new()
                 .name(format!("vcpu{index}"))
@@ -211,6 +212,8 @@ struct Vcpu {
     immediate_exit: ImmediateExit,
     orders: Arc<Orders>,
     surroundings: Surroundings,
+    /// It ran, and was taken out of the guest since.
+    was_stopped: bool,
 }
 
 impl Vcpu {
@@ -247,6 +250,9 @@ impl Vcpu {
             match order.wanted {
                 Wanted::Run => {
                     drop(order);
+                    if let Err(exit) = self.tell_guest() {
+                        return State::Ended(Some(exit));
+                    }
                     self.report(Report::Running);
                     return State::Running;
                 }
@@ -255,6 +261,20 @@ impl Vcpu {
                     order = orders.changed.wait(order).unwrap_or_else(PoisonError::into_inner);
                 }
             }
+        }
+    }
+
+    /// Tells a guest that was stopped that it was, before it runs on: its clock has gone on meanwhile. It finds a flag in
+    /// its clock's page (`KVM_KVMCLOCK_CTRL` of the KVM API), at which Linux looks before it complains of processors that
+    /// did nothing for so long: of a stall of RCU, or by the watchdog, where the kernel has one.
+    fn tell_guest(&mut self) -> Result<(), Exit> {
+        if !std::mem::take(&mut self.was_stopped) {
+            return Ok(());
+        }
+        match self.vcpu.kvmclock_ctrl() {
+            // It has not switched this clock on, so it has no page for a flag.
+            Err(error) if error.errno() == libc::EINVAL => Ok(()),
+            told => told.map_err(|error| host_exit("KVM_KVMCLOCK_CTRL", &error.into())),
         }
     }
 
@@ -273,6 +293,7 @@ impl Vcpu {
                 Wanted::Run => {}
                 Wanted::Stop => return State::Ended(None),
                 Wanted::Pause => {
+                    self.was_stopped = true;
                     self.report(Report::Paused);
                     return State::Paused;
                 }

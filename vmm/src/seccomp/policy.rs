@@ -74,6 +74,8 @@ const SAVABLE_VCPU: &[Thread] = &[Thread::SavableVcpu];
 const KVM_RUN: u32 = 0xae80;
 const KVM_GET_MP_STATE: u32 = 0x8004_ae98;
 const KVM_GET_REGS: u32 = 0x8090_ae81;
+/// `KVM_KVMCLOCK_CTRL`: it sets one flag for the guest and has no argument.
+const KVM_KVMCLOCK_CTRL: u32 = 0xaead;
 /// Those that read a machine's state. None of them changes anything.
 const KVM_GET_SREGS: u32 = 0x8138_ae83;
 const KVM_GET_XSAVE: u32 = 0x9000_aea4;
@@ -125,6 +127,7 @@ pub const TABLE: &[Line] = &[
     ioctl(KVM_RUN, VCPU, "runs the guest"),
     ioctl(KVM_GET_MP_STATE, VCPU, "watchdog"),
     ioctl(KVM_GET_REGS, VCPU, "watchdog, exit report"),
+    ioctl(KVM_KVMCLOCK_CTRL, VCPU, "goes on after a pause: the guest is told of it"),
     ioctl(KVM_GET_SREGS, SAVABLE_VCPU, "state: segments, control registers"),
     ioctl(KVM_GET_XSAVE, SAVABLE_VCPU, "state: floating point, vectors"),
     ioctl(KVM_GET_XCRS, SAVABLE_VCPU, "state: what of them is on"),

@@ -144,6 +144,30 @@ pub(crate) fn watch_the_counter() -> Vec<u8> {
     again(code)
 }
 
+/// `MSR_KVM_SYSTEM_TIME_NEW`: where the guest has its clock's page (KVM-specific MSRs of the kernel's documentation).
+const CLOCK_PAGE: u32 = 0x4b56_4d01;
+/// Where in that page the flags are, and the one that says that the guest was stopped.
+const CLOCK_FLAGS: u32 = 29;
+const STOPPED: u8 = 1 << 1;
+
+/// Prints dots, and `p` once for each time that it was told that it had been stopped.
+pub(crate) fn watch_the_pauses() -> Vec<u8> {
+    let mut code = [vec![0xb9], CLOCK_PAGE.to_le_bytes().to_vec()].concat(); // mov ecx, CLOCK_PAGE
+    code.extend(with_place(&[0xb8], 1)); // mov eax, page | on
+    code.extend([0x31, 0xd2, 0x0f, 0x30]); // xor edx, edx; wrmsr
+    let mut round = vec![0xb0, b'.']; // mov al, '.'
+    // As the guest's kernel does it: looked at, and taken back.
+    let clear = with_place(&[0x80, 0x25], CLOCK_FLAGS); // and byte [flags], …
+    let told = [clear, vec![!STOPPED, 0xb0, b'p']].concat(); // … not STOPPED; mov al, 'p'
+    round.extend(with_place(&[0xf6, 0x05], CLOCK_FLAGS)); // test byte [flags], …
+    round.extend([STOPPED, 0x74, u8::try_from(told.len()).unwrap()]); // … STOPPED; jz over it
+    round.extend(told);
+    round.extend(print_al());
+    round.extend(wait());
+    code.extend(again(round));
+    code
+}
+
 /// Sets a debug register once, and prints dots while it is as it was set.
 pub(crate) fn watch_registers() -> Vec<u8> {
     let value = 0x1234_5678_u32.to_le_bytes();

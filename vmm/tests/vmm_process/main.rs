@@ -70,6 +70,26 @@ fn pause_holds_the_guest_and_resume_lets_it_go_on() {
 }
 
 #[test]
+fn a_guest_is_told_of_each_pause_and_of_nothing_else() {
+    let mut vmm = Vmm::start_toy(&guests::watch_the_pauses());
+    assert!(matches!(vmm.receive(), Event::Running(_)));
+    // Its clock is on when it prints.
+    assert_eq!(vmm.read_log(100), [b'.'; 100]);
+    for _ in 0..3 {
+        vmm.send(&Command::Pause, &[]);
+        assert_eq!(vmm.receive(), Event::Paused);
+        vmm.drain_log();
+        vmm.send(&Command::Resume, &[]);
+        assert_eq!(vmm.receive(), Event::Resumed);
+        // It looks before each byte; one byte may have been on its way already.
+        let said = vmm.read_log(100);
+        assert_eq!(said.iter().filter(|byte| **byte == b'p').count(), 1, "{said:?}");
+    }
+    vmm.send(&Command::Stop, &[]);
+    assert_eq!(vmm.end().code, ExitCode::Stopped);
+}
+
+#[test]
 fn orders_that_overtake_each_other_end_in_the_last_one() {
     let mut vmm = Vmm::start_toy(&guests::print_for_ever(b'.'));
     vmm.send(&Command::Pause, &[]);

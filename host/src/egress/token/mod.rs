@@ -9,14 +9,15 @@ mod answer;
 
 mod ask;
 
+mod turn;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::{Mutex, oneshot};
-use tokio::time::{Instant, timeout};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::connect::ConnectError;
 use super::limits::{MAX_TOKEN_ANSWER, TOKEN_LIMIT, TOKEN_PAUSE, TOKEN_TURN_LIMIT};
@@ -27,6 +28,7 @@ use crate::secrets::value::{Found, Secret};
 use crate::secrets::{SecretError, Store};
 use answer::Answer;
 use ask::Client;
+use turn::Turn;
 
 /// Why there is no access token; without anything secret.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +106,8 @@ struct Entry {
     /// A refresh token that could not be sealed yet.
     unsealed: Option<Secret>,
     failed: Option<(Arc<TokenError>, Instant)>,
+    /// Who waits for its turn; whatever it is asked for with.
+    turn: Turn,
 }
 
 impl Entry {
@@ -116,7 +120,7 @@ impl Entry {
     /// Makes it one of another grant.
     fn become_of(&mut self, mark: Mark) {
         if self.mark != mark {
-            *self = Self { mark, ..Self::default() };
+            *self = Self { mark, turn: self.turn.clone(), ..Self::default() };
         }
     }
 }
@@ -166,7 +170,8 @@ impl Tokens {
 
     /// Asks for an access token.
     async fn renew(&self, name: &str, entry: &mut Entry) -> Result<Secret, TokenError> {
-        let _turn = self.turn(name).await?;
+        let (store, secret) = (self.store.clone(), name.to_owned());
+        let _turn = entry.turn.wait(TOKEN_TURN_LIMIT, move || store.turn(&secret)).await?;
         self.seal(name, entry)?;
         if let Some(secret) = entry.usable() {
             return Ok(secret);
@@ -192,27 +197,7 @@ impl Tokens {
         }
         Ok(())
     }
-
-    /// Waits for this secret's turn among the processes of this user.
-    async fn turn(&self, name: &str) -> Result<File, TokenError> {
-        let (sender, receiver) = oneshot::channel();
-        let (store, name) = (self.store.clone(), name.to_owned());
-        // A thread that nobody waits for at the end, unlike those of the runtime.
-        let started = std::thread::Builder::new()
-            .name("token turn".into())
-            .stack_size(TURN_STACK)
-            .spawn(move || {
-                // What nobody waits for any more is let go.
-                sender.send(store.turn(&name)).ok();
-            });
-        started.map_err(TokenError::Thread)?;
-        let turn = timeout(TOKEN_TURN_LIMIT, receiver).await.map_err(|_| TokenError::Turn)?;
-        Ok(turn.map_err(|_| TokenError::Lost)??)
-    }
 }
-
-/// Bytes of the stack of a thread that waits for a lock.
-const TURN_STACK: usize = 128 << 10;
 
 #[cfg(test)]
 #[path = "token_test.rs"]

@@ -3,12 +3,40 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::bed::{Bed, first_line, lines_of, one};
 use crate::harness::text;
 
 fn segment(bed: &Bed) -> PathBuf {
     bed.path("state/audit/t/00000000000000000001.jsonl")
+}
+
+#[test]
+fn who_follows_a_log_that_goes_is_told_and_comes_to_an_end() {
+    let bed = Bed::new();
+    bed.up(&one("sleep 1000"));
+    bed.ok(&["down", "t"]);
+    let log = bed.path("state/audit/t");
+    let follow = |words: &[&str], go: &dyn Fn()| {
+        let mut follower = bed.start(words);
+        let lines = lines_of(follower.stdout.take().unwrap());
+        // What is there is printed after the watch has begun.
+        assert!(lines.recv_timeout(Duration::from_secs(60)).unwrap().contains("log-begun"));
+        go();
+        let output = follower.wait_with_output().unwrap();
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(125), "{told}");
+        assert!(told.contains("the log was moved away or removed"), "{told}");
+        assert!(told.contains(&log.display().to_string()), "{told}");
+        // Nothing of what had been written is lost.
+        assert!(lines.iter().any(|line| line.contains("removed")));
+    };
+    follow(&["audit", "show", "-f", "t"], &|| {
+        fs::rename(&log, bed.path("evidence")).unwrap();
+    });
+    fs::rename(bed.path("evidence"), &log).unwrap();
+    follow(&["audit", "show", "--json", "-f", "t"], &|| fs::remove_dir_all(&log).unwrap());
 }
 
 /// The kinds of a team's records, in order.

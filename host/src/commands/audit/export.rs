@@ -1,18 +1,16 @@
 //! `cloister audit export`: records for programs, on standard output or by a collector's protocol, each at least once.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use chrono::{SecondsFormat, Utc};
-use rustix::fs::inotify::{self, ReadFlags};
-use rustix::io::Errno;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::show::{chosen, watch};
+use super::show::chosen;
+use super::watch::{or_moved, take, watch};
 use super::{CommandError, open};
 use crate::audit::export::collector::{Collector, Sent};
 use crate::audit::export::cursor::Cursor;
@@ -208,7 +206,9 @@ impl<'a> Export<'a> {
 
     async fn hand_over(&mut self) -> Result<(), Stop> {
         loop {
-            while let Some(item) = self.source.item()? {
+            while let Some(item) =
+                self.source.item().map_err(|error| or_moved(error, &self.folder))?
+            {
                 self.pass(&item).await?;
                 self.sent = self.source.place().cloned();
                 let due = self.since.is_some_and(|since| since.elapsed() >= SETTLE_AFTER);
@@ -334,19 +334,7 @@ fn is_whole(arguments: &ExportArgs) -> bool {
 async fn changed(watch: &AsyncFd<OwnedFd>, folder: &Path) -> Result<(), CommandError> {
     let wrap = |source| CommandError::Io { what: "watch", path: folder.to_owned(), source };
     let mut ready = watch.readable().await.map_err(wrap)?;
-    let mut told = [MaybeUninit::uninit(); 4096];
-    let mut events = inotify::Reader::new(watch.get_ref(), &mut told);
-    loop {
-        let gone = ReadFlags::MOVE_SELF | ReadFlags::DELETE_SELF;
-        match events.next() {
-            Ok(event) if event.events().intersects(gone) => {
-                return Err(CommandError::Moved(folder.to_owned()));
-            }
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(Errno::WOULDBLOCK) => break,
-            Err(error) => return Err(wrap(error.into())),
-        }
-    }
+    take(watch.get_ref(), folder)?;
     ready.clear_ready();
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod export;
 mod show;
 mod verify;
+mod watch;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;

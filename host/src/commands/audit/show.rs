@@ -2,15 +2,11 @@
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::inotify;
-use rustix::io::Errno;
-
+use super::watch::{or_moved, wait, watch};
 use super::{CommandError, open, print};
 use crate::audit::export::message::{self, for_people};
-use crate::audit::reader::Reader;
+use crate::audit::reader::{Line, Reader};
 use crate::audit::record::Record;
 use crate::audit::{self, AuditError};
 use crate::cli::audit::{FollowArgs, ShowArgs, WhichArgs};
@@ -48,10 +44,8 @@ fn run(
     let watch = follow.then(|| watch(&folder)).transpose()?;
     let mut reader = Reader::new(&folder);
     let mut last = VecDeque::new();
-    while let Some(line) = reader.line()? {
-        // What is no record is for `verify` to tell.
-        let Some(record) = line.record.filter(|record| chosen(which, record)) else { continue };
-        let text = text(which, form, &line.bytes, &record);
+    while let Some(line) = reader.line().map_err(|error| or_moved(error, &folder))? {
+        let Some(text) = text_of(which, form, &line) else { continue };
         let Some(most) = tail else {
             print(&text)?;
             continue;
@@ -62,17 +56,42 @@ fn run(
         }
     }
     last.iter().try_for_each(|text| print(text))?;
-    if let Some(watch) = watch {
-        loop {
-            while let Some(line) = reader.line()? {
-                if let Some(record) = line.record.filter(|record| chosen(which, record)) {
-                    print(&text(which, form, &line.bytes, &record))?;
-                }
-            }
-            wait(&watch)?;
-        }
+    match watch {
+        Some(watch) => follow_on(which, form, &mut reader, &watch),
+        None => Ok(exit_codes::OK),
     }
-    Ok(exit_codes::OK)
+}
+
+/// Prints what comes, until the log is not there any more.
+fn follow_on(
+    which: &WhichArgs,
+    form: Form,
+    reader: &mut Reader,
+    watch: &OwnedFd,
+) -> Result<u8, CommandError> {
+    let folder = reader.folder().to_owned();
+    loop {
+        let waited = wait(watch, &folder);
+        loop {
+            let line = match (reader.line(), &waited) {
+                (Ok(Some(line)), _) => line,
+                // Of a log that is gone there is what can still be read.
+                (Ok(None), _) | (Err(_), Err(_)) => break,
+                (Err(error), Ok(())) => return Err(or_moved(error, &folder)),
+            };
+            if let Some(text) = text_of(which, form, &line) {
+                print(&text)?;
+            }
+        }
+        waited?;
+    }
+}
+
+/// What is printed of a line; nothing of a record that was not asked for, and of what is no record: that is for `verify`
+/// to tell.
+fn text_of(which: &WhichArgs, form: Form, line: &Line) -> Option<String> {
+    let record = line.record.as_ref().filter(|record| chosen(which, record))?;
+    Some(text(which, form, &line.bytes, record))
 }
 
 /// Whether a record was asked for.
@@ -95,34 +114,4 @@ fn line_of(team: &str, record: &Record) -> String {
     let time = record.time.get(..23).unwrap_or(&record.time);
     let who = if record.agent.is_empty() { team } else { &record.agent };
     printable_line(&format!("{time}Z {who} {}", for_people(record)))
-}
-
-/// Tells what is written to a log.
-pub(super) fn watch(folder: &Path) -> Result<OwnedFd, CommandError> {
-    let wrap = |errno: Errno| CommandError::Io {
-        what: "watch",
-        path: folder.to_owned(),
-        source: errno.into(),
-    };
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK);
-    let watch = watch.map_err(wrap)?;
-    let kinds = inotify::WatchFlags::MODIFY
-        | inotify::WatchFlags::CREATE
-        | inotify::WatchFlags::MOVE_SELF
-        | inotify::WatchFlags::DELETE_SELF;
-    inotify::add_watch(&watch, folder, kinds).map_err(wrap)?;
-    Ok(watch)
-}
-
-/// Waits until something was written.
-fn wait(watch: &OwnedFd) -> Result<(), CommandError> {
-    let failed = |errno: Errno| CommandError::Output(errno.into());
-    let mut sources = [PollFd::new(watch, PollFlags::IN)];
-    match poll(&mut sources, None) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(error) => return Err(failed(error)),
-    }
-    let mut told = [0; 4096];
-    while rustix::io::read(watch, &mut told).is_ok_and(|count| count > 0) {}
-    Ok(())
 }

@@ -310,10 +310,12 @@ async fn serve_to_the_end(
         _ = starter.receive::<Progress>() => false,
         _signal = signals.end() => false,
     };
-    if !is_wanted {
-        team.ending.send_replace(true);
-    }
-    let end = watch(&team, signals).await;
+    let end = if is_wanted {
+        watch(&team, signals).await
+    } else {
+        take_back(&team).await;
+        End::Asked
+    };
     // What is left to do at the end needs a machine that goes on.
     pause::end(&team).await;
     team.stop_all().await;
@@ -359,6 +361,13 @@ async fn watch(team: &Team, signals: &mut Signals) -> End {
         _ = ending.wait_for(|ending| *ending) => End::Asked,
         _signal = signals.end() => End::Asked,
     }
+}
+
+/// Ends the machine of a team that nobody wants any more, before it was ready. Nothing in it is worth a clean end, and a
+/// guest that does not answer would be waited for: what its agents' tasks wait for ends with it.
+async fn take_back(team: &Team) {
+    team.ending.send_replace(true);
+    team.machine.kill().await;
 }
 
 async fn end_machine(team: &Team) {

@@ -1,7 +1,9 @@
 //! Ends that nobody planned: kills, signals, machines that fail.
 
 use std::io::{BufRead as _, BufReader};
+use std::time::Instant;
 
+use cloister::machine::ANSWER_LIMIT;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bed::{Bed, one};
@@ -105,6 +107,7 @@ fn an_interrupt_or_a_kill_takes_back_what_has_a_machine_and_no_agent() {
         let mut up = bed.start(&["up", "team.toml"]);
         bed.await_start(&mut up, "running");
         let process = i32::try_from(up.id()).unwrap();
+        let begin = Instant::now();
         signal(process, end);
         if again {
             // Until it has heard the first: two that wait at once are one.
@@ -120,6 +123,8 @@ fn an_interrupt_or_a_kill_takes_back_what_has_a_machine_and_no_agent() {
             bed.await_that("the warden ends", |bed| bed.ps()["teams"][0]["status"] == "ended");
             bed.ok(&["rm", "t"]);
         }
+        // Nobody waits for the guest's answer.
+        assert!(begin.elapsed() < ANSWER_LIMIT / 2, "{:?}", begin.elapsed());
         bed.assert_nothing_left();
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use cloister_protocol::agent::{AgentSpec, Notice, Usage};
 use cloister_protocol::message::{Event, ExitStatus, Request};
 
-use crate::agent_test::Agents;
+use crate::agent_bed::Agents;
 
 const USER: cloister_protocol::agent::User =
     cloister_protocol::agent::User { uid: 1000, gid: 1000 };

@@ -9,7 +9,7 @@ use cloister_protocol::agent::{AgentSpec, Notice};
 use cloister_protocol::egress::{CONNECTED, Egress, Head, NameRule, RangeRule, Target};
 use cloister_protocol::message::{Event, ExitStatus};
 
-use crate::agent_test::Agents;
+use crate::agent_bed::Agents;
 use crate::test_bed::eventually;
 
 fn rules() -> Egress {
@@ -132,8 +132,7 @@ fn names_that_are_refused_do_not_exist_and_are_told() {
     for name in
         ["secret-data.tunnel.evil.example", "bad.wild.example", "wild.example", "example.com"]
     {
-        let exec =
-            agents.exec(6, crate::agent_test::USER, &format!("nslookup -type=a {name} 2>&1"));
+        let exec = agents.exec(6, crate::agent_bed::USER, &format!("nslookup -type=a {name} 2>&1"));
         let id = exec.id;
         let mut streams = agents.bed.exec(exec);
         streams.stdin = None;
@@ -212,8 +211,7 @@ fn all_of_it_goes_with_its_agent() {
     let before = agents.bed.descriptors();
     let spec = with_egress(&agents, 2);
     agents.create(spec);
-    let (_, streams) =
-        agents.start(2, crate::agent_test::USER, "nc api.example.com 80; sleep 1000");
+    let (_, streams) = agents.start(2, crate::agent_bed::USER, "nc api.example.com 80; sleep 1000");
     let (_, mut stream) = take(&listener);
     stream.write_all(&[CONNECTED]).unwrap();
     agents.bed.send(&cloister_protocol::message::Request::RemoveAgent { agent: 2 });

@@ -8,7 +8,7 @@ use cloister_prober::container::{VICTIM, be_neighbour, tries};
 use cloister_prober::wire::READY_LINE;
 use cloister_protocol::agent::{User, first_id};
 
-use crate::agent_test::{Agents, mode};
+use crate::agent_bed::{Agents, mode};
 
 /// Runs in a container; elsewhere there is nothing to do.
 #[test]

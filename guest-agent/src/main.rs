@@ -44,8 +44,16 @@ mod sys;
 mod kernel;
 
 #[cfg(test)]
+#[path = "agent_bed_test.rs"]
+mod agent_bed;
+
+#[cfg(test)]
 #[path = "agent_test.rs"]
 mod agent_test;
+
+#[cfg(test)]
+#[path = "agent_files_test.rs"]
+mod agent_files_test;
 
 #[cfg(test)]
 #[path = "bounds_test.rs"]

@@ -373,3 +373,11 @@ impl<'a> Server<'a> {
 #[cfg(test)]
 #[path = "serve_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "streams_test.rs"]
+mod streams_tests;
+
+#[cfg(test)]
+#[path = "frames_test.rs"]
+mod frames_tests;

@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use cloister_protocol::VERSION;
 use cloister_protocol::limits::MAX_COMMANDS;
 use cloister_protocol::message::{Event, Exec, ExecFailure, ExitStatus, Request, Stdio};
 
@@ -195,101 +194,6 @@ fn an_id_in_use_is_refused() {
 }
 
 #[test]
-fn a_slow_reader_slows_the_command_down() {
-    let mut bed = Bed::start();
-    let progress = bed.directory().join("progress");
-    let script = format!(
-        "i=0; while [ $i -lt 64 ]; do head -c 65536 /dev/zero; i=$((i+1)); echo $i > {}; done",
-        progress.display()
-    );
-    let exec = bed.shell(1, &script);
-    let mut streams = bed.exec(exec);
-    bed.started(1);
-    // What fits into the pipe, the pump and the socket passes, and then no more: 4 MiB do not.
-    let written =
-        || std::fs::read_to_string(&progress).ok().and_then(|text| text.trim().parse::<u32>().ok());
-    let mut last = None;
-    eventually("it stops", || {
-        std::thread::sleep(Duration::from_millis(100));
-        let now = written();
-        std::mem::replace(&mut last, now) == now && now.is_some()
-    });
-    assert!(last.unwrap() < 40, "{last:?} of 64 blocks passed unread");
-    let mut count = 0;
-    let mut block = vec![0; 1 << 16];
-    loop {
-        match streams.stdout().read(&mut block).unwrap() {
-            0 => break,
-            more => count += more,
-        }
-    }
-    assert_eq!(count, 4 << 20);
-    assert_eq!(bed.exited(1), ExitStatus::Code(0));
-}
-
-#[test]
-fn much_passes_whole_both_ways() {
-    let mut bed = Bed::start();
-    let exec = bed.shell(1, "cat");
-    let mut streams = bed.exec(exec);
-    let mut stdin = streams.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || {
-        for word in 0..(8_u32 << 20) {
-            if word % 4096 == 0 {
-                let block: Vec<u8> = (word..word + 4096).flat_map(u32::to_le_bytes).collect();
-                stdin.write_all(&block).unwrap();
-            }
-        }
-    });
-    let mut expected = 0_u32;
-    let mut word = [0; 4];
-    let mut output = std::io::BufReader::new(streams.stdout.take().unwrap());
-    while output.read_exact(&mut word).is_ok() {
-        assert_eq!(u32::from_le_bytes(word), expected);
-        expected += 1;
-    }
-    writer.join().unwrap();
-    assert_eq!(expected, 8 << 20);
-}
-
-#[test]
-fn output_written_just_before_the_end_arrives() {
-    let mut bed = Bed::start();
-    for id in 0..20 {
-        let exec = bed.shell(id, "head -c 60000 /dev/zero | tr '\\0' x");
-        let mut streams = bed.exec(exec);
-        streams.stdin = None;
-        bed.started(id);
-        // Nothing is read before it has ended.
-        assert_eq!(bed.exited(id), ExitStatus::Code(0));
-        assert_eq!(streams.read_all().0.len(), 60_000);
-    }
-}
-
-#[test]
-fn a_closed_output_breaks_the_pipe() {
-    let mut bed = Bed::start();
-    let exec = bed.shell(1, "exec yes");
-    let mut streams = bed.exec(exec);
-    bed.started(1);
-    streams.read_until("y\ny\n");
-    streams.stdout = None;
-    assert_eq!(bed.exited(1), ExitStatus::Signal(13));
-}
-
-#[test]
-fn a_closed_input_is_told_to_the_host() {
-    let mut bed = Bed::start();
-    let exec = bed.shell(1, "exec <&-; echo closed; read line < /dev/zero");
-    let mut streams = bed.exec(exec);
-    bed.started(1);
-    streams.read_until("closed\n");
-    let block = vec![0; 1 << 16];
-    let error = (0..1000).find_map(|_| streams.stdin().write_all(&block).err()).unwrap();
-    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
-}
-
-#[test]
 fn start_failures_are_told_apart() {
     let mut bed = Bed::start();
     let directory = bed.directory().to_path_buf();
@@ -407,80 +311,6 @@ fn bad_commands_are_answered_and_not_fatal() {
     }
 }
 
-/// The supervisor must end itself, and say why, after `bytes`.
-fn assert_ends(bytes: &[u8], why: &str) {
-    let mut bed = Bed::start();
-    bed.send_bytes(bytes);
-    let (content, log) = bed.end();
-    assert!(!content);
-    assert!(log.contains(why), "{log}");
-}
-
-#[test]
-fn hostile_frames_end_it() {
-    assert_ends(&u32::MAX.to_le_bytes(), "over the limit of 262144");
-    assert_ends(&[1, 0, 0, 0, 99], "is not a message");
-    let mut longer = cloister_protocol::frame::encode(&Request::PowerOff).unwrap();
-    longer[0] += 1;
-    longer.push(9);
-    assert_ends(&longer, "1 bytes after its message");
-    let signal = Request::Signal { id: 1, signal: 99 };
-    assert_ends(&cloister_protocol::frame::encode(&signal).unwrap(), "99 is not a signal");
-    let hello = Request::Hello { version: VERSION, fork: None };
-    assert_ends(&cloister_protocol::frame::encode(&hello).unwrap(), "greets twice");
-}
-
-#[test]
-fn the_greeting_comes_first_and_has_the_version() {
-    let mut bed = Bed::start_silently();
-    bed.send(&Request::Ping { token: 1 });
-    let (content, log) = bed.end();
-    assert!(!content && log.contains("first message"), "{log}");
-    let mut bed = Bed::start_silently();
-    bed.send(&Request::Hello { version: VERSION + 1, fork: None });
-    let (content, log) = bed.end();
-    let words = format!("protocol version {}, not {VERSION}", VERSION + 1);
-    assert!(!content && log.contains(&words), "{log}");
-}
-
-#[test]
-fn everything_ends_with_the_connection() {
-    let mut bed = Bed::start();
-    let exec = bed.shell(1, "sleep 1000 & echo up; wait");
-    let mut streams = bed.exec(exec);
-    streams.read_until("up\n");
-    bed.control().shutdown(Shutdown::Both).unwrap();
-    let (content, log) = bed.end();
-    assert!(!content && log.contains("closed the control connection"), "{log}");
-    assert_eq!(streams.read_all().0, "");
-}
-
-#[test]
-fn everything_ends_with_power_off() {
-    let mut bed = Bed::start();
-    let exec = bed.shell(1, "sleep 1000 & echo up; wait");
-    let mut streams = bed.exec(exec);
-    streams.read_until("up\n");
-    bed.send(&Request::PowerOff);
-    assert_eq!(bed.end(), (true, String::new()));
-    assert_eq!(streams.read_all().0, "");
-}
-
-#[test]
-fn pings_that_nobody_reads_are_bounded() {
-    let mut bed = Bed::start();
-    let ping = cloister_protocol::frame::encode(&Request::Ping { token: u64::MAX }).unwrap();
-    let many = ping.repeat(4096);
-    bed.control().set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-    let before = bed.resident_kilobytes();
-    // The supervisor stops reading long before 64 MiB.
-    let sent = (0..1200).take_while(|_| bed.control().write_all(&many).is_ok()).count();
-    assert!(sent < 1200, "the supervisor took everything");
-    let grown = bed.resident_kilobytes().saturating_sub(before);
-    assert!(grown < 1024, "grown by {grown} KiB");
-    assert_eq!(bed.event(), Event::Pong { token: u64::MAX });
-}
-
 #[test]
 fn groups_inside_a_commands_group_go_with_it() {
     let mut bed = Bed::start();
@@ -491,24 +321,6 @@ fn groups_inside_a_commands_group_go_with_it() {
     assert_eq!(bed.output_of(exec), (String::new(), String::new(), ExitStatus::Code(0)));
     assert!(!group.exists());
     assert_eq!(bed.log(), "");
-}
-
-/// Somebody who left the group, or got the descriptor from one in it, can't hold the streams.
-#[test]
-fn streams_end_though_another_process_holds_them() {
-    let mut bed = Bed::start();
-    let script = format!(
-        "sh -c 'echo $$ > {}/cgroup.procs; echo out; exec sleep 1000' & sleep 0.2; exit 8",
-        bed.group().parent().unwrap().display()
-    );
-    let exec = bed.shell(1, &script);
-    let (output, _, status) = bed.output_of(exec);
-    assert_eq!((output.as_str(), status), ("out\n", ExitStatus::Code(8)));
-    let children = format!("/proc/{0}/task/{0}/children", bed.supervisor().as_raw_nonzero());
-    for orphan in std::fs::read_to_string(children).unwrap().split_whitespace() {
-        let orphan = rustix::process::Pid::from_raw(orphan.parse().unwrap()).unwrap();
-        rustix::process::kill_process(orphan, rustix::process::Signal::KILL).unwrap();
-    }
 }
 
 #[test]
@@ -531,41 +343,4 @@ fn a_busy_command_starves_nobody() {
     bed.send(&Request::Signal { id: 1, signal: 9 });
     assert_eq!(bed.exited(1), ExitStatus::Signal(9));
     reader.join().unwrap();
-}
-
-#[test]
-fn random_bytes_end_it_in_order() {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    for _ in 0..30 {
-        let mut bed = Bed::start();
-        // Frames of true lengths, so that their bodies are looked at, then the end.
-        for _ in 0..20 {
-            let body: Vec<u8> = (0..random()[0] % 6).flat_map(|_| random()).collect();
-            let mut frame = u32::try_from(body.len()).unwrap().to_le_bytes().to_vec();
-            frame.extend(body);
-            if bed.control().write_all(&frame).is_err() {
-                break;
-            }
-        }
-        let _gone = bed.control().shutdown(Shutdown::Write);
-        let (content, log) = bed.end();
-        assert!(!content && log.starts_with("<0>cloister: the "), "{log}");
-    }
-}
-
-#[test]
-fn a_frame_in_single_bytes_is_understood() {
-    let mut bed = Bed::start();
-    let frame = cloister_protocol::frame::encode(&Request::Ping { token: 77 }).unwrap();
-    for byte in frame {
-        bed.send_bytes(&[byte]);
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    assert_eq!(bed.event(), Event::Pong { token: 77 });
 }

@@ -54,7 +54,7 @@ mod percent;
 
 mod sigv4;
 
-mod token;
+pub mod token;
 
 pub(crate) mod secrets;
 

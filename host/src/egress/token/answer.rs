@@ -10,7 +10,7 @@ use crate::egress::limits::{TOKEN_LEAST, TOKEN_MARGIN, TOKEN_MOST, TOKEN_UNSAID}
 use crate::secrets::value::Secret;
 
 /// Errors that a token server names (section 5.2). What else it says may tell a secret.
-const ERRORS: [&str; 6] = [
+pub const ERRORS: [&str; 6] = [
     "invalid_request",
     "invalid_client",
     "invalid_grant",
@@ -21,13 +21,13 @@ const ERRORS: [&str; 6] = [
 
 /// What a token server gives.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub struct Answer {
     /// The access token.
-    pub(super) access: Secret,
+    pub access: Secret,
     /// How long it is to be used.
-    pub(super) life: Duration,
+    pub life: Duration,
     /// The refresh token from now on; nothing: as before.
-    pub(super) refresh: Option<Secret>,
+    pub refresh: Option<Secret>,
 }
 
 /// An answer as it is written.
@@ -65,7 +65,7 @@ impl Answer {
     ///
     /// # Errors
     /// It is a refusal, or nothing that can be used.
-    pub(super) fn read(status: u16, body: &[u8]) -> Result<Self, TokenError> {
+    pub fn read(status: u16, body: &[u8]) -> Result<Self, TokenError> {
         match status {
             200 => {}
             300..=399 => return Err(TokenError::Redirected(status)),

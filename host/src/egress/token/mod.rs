@@ -5,7 +5,7 @@
 //! from then on. So what it answered is sealed before it is used, nobody else of this user asks meanwhile, and a
 //! request that is given up does not stop what it has begun.
 
-mod answer;
+pub mod answer;
 
 mod ask;
 
@@ -32,7 +32,7 @@ use turn::Turn;
 
 /// Why there is no access token; without anything secret.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TokenError {
+pub enum TokenError {
     /// What it is asked for with can't be read or kept.
     #[error(transparent)]
     Store(#[from] SecretError),

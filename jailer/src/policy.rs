@@ -227,7 +227,7 @@ pub const SETUP: &[Line] = &[
     ),
     allow!(SYS_munmap, "memory"),
     allow!(SYS_mremap, "the allocator"),
-    allow!(SYS_madvise, "guest memory: huge pages, no core dump"),
+    allow!(SYS_madvise, "guest memory: pages made beforehand, huge ones, no core dump"),
     allow!(SYS_rt_sigaction, "handlers of the vmm"),
     allow!(SYS_rt_sigprocmask, "the start of threads"),
     allow!(SYS_rt_sigreturn, "handlers return"),

@@ -11,9 +11,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::exit::Exit;
-use crate::spec::{SavedSpec, VmSpec};
+use crate::spec::{SavedSpec, VmSpec, WorkingSet};
 
-/// Largest message, in bytes: a start with the longest command line fits four times.
+/// Largest message, in bytes: the longest is a fork, with a list of pages of up to 3.5 KiB and a command line of 1.
 pub const MAX_MESSAGE: usize = 8 << 10;
 /// Longest [`Exit::detail`] and [`ProbeReport::detail`], in bytes; the vmm cuts longer ones.
 pub const MAX_DETAIL: usize = 4 << 10;
@@ -71,13 +71,16 @@ pub enum Command {
     StartSavable(SavedSpec),
     /// Save the machine, which is paused and was started to be savable. Descriptor: a pipe that is
     /// read meanwhile (in a jail no file can be written), which gets everything but the memory
-    /// ([`crate::snapshot`]) and then its end. Answer: [`Event::Saved`].
+    /// ([`crate::snapshot`]) and then its end. Answer: [`Event::Saved`]. Of a [`Command::Rehearse`] it gets the
+    /// [`WorkingSet`] of the pages that were written, in postcard.
     Save,
     /// Go on from a saved machine. Descriptors: `/dev/kvm`; its memory (a file that can't be written by
     /// this descriptor, or a memfd sealed against writing and resizing), which is never changed; what
     /// [`Command::Save`] wrote; serial log; with the device of shared directories the two of
-    /// [`Command::StartShared`].
-    Fork(SavedSpec),
+    /// [`Command::StartShared`]. The pages of the list are copied before the guest runs, all at once.
+    Fork(SavedSpec, WorkingSet),
+    /// As [`Command::Fork`], to find out which pages such a machine writes: KVM notes them.
+    Rehearse(SavedSpec),
 }
 
 /// Vmm to host. Hostile after start: the host bounds and checks all of it.

@@ -141,7 +141,8 @@ pub fn name(command: &Command) -> &'static str {
     match command {
         Command::Start(_) | Command::StartShared(_) | Command::StartSavable(_) => "start",
         Command::Save => "save",
-        Command::Fork(_) => "fork",
+        Command::Fork(..) => "fork",
+        Command::Rehearse(_) => "rehearse",
         Command::Probe => "probe",
         Command::Pause => "pause",
         Command::Resume => "resume",
@@ -158,7 +159,7 @@ fn check_descriptors(command: &Command, got: usize) -> Result<(), ControlError> 
         Command::Start(_) => 5,
         Command::StartShared(_) => 7,
         Command::StartSavable(spec) => 5 + 2 * usize::from(spec.shared),
-        Command::Fork(spec) => 4 + 2 * usize::from(spec.shared),
+        Command::Fork(spec, _) | Command::Rehearse(spec) => 4 + 2 * usize::from(spec.shared),
         Command::Save | Command::Probe | Command::Connect { .. } | Command::Accept { .. } => 1,
         _ => 0,
     };

@@ -1,19 +1,23 @@
 //! Builds a machine that goes on from a saved one: the recipe.
 //!
-//! Its memory is a private mapping of the saved machine's file: a page is copied when this guest writes it, and
-//! not before, so the time that it takes does not grow with the memory.
+//! Its memory is a private mapping of the saved machine's file: a page is copied when this guest writes it, so the
+//! time that it takes does not grow with the memory. Pages of which it is known that the guest writes them at once are
+//! copied beforehand: found out by the guest they cost twice that, as most are mapped for reading first and taken away
+//! again, with an exit each time.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::OwnedFd;
 
+use vm_memory::{GuestMemory, GuestMemoryMmap, GuestMemoryRegion};
+
 use crate::control::StartTimes;
 use crate::kvm::{self, restore};
 use crate::machine::{BuildError, Devices, Machine, Parts};
-use crate::memory;
+use crate::memory::{self, PageMaker};
 use crate::seccomp;
 use crate::snapshot::{MAX_BYTES, Snapshot, SnapshotError};
-use crate::spec::SavedSpec;
+use crate::spec::{SavedSpec, WorkingSet};
 use crate::sys;
 
 /// The descriptors of [`crate::control::Command::Fork`].
@@ -48,12 +52,22 @@ impl Descriptors {
     }
 }
 
+/// What a machine goes on for.
+#[derive(Debug)]
+pub enum Purpose {
+    /// To be used. It writes these pages at once.
+    Use(WorkingSet),
+    /// To find out which those are.
+    Rehearsal,
+}
+
 /// Builds the machine.
 ///
 /// # Errors
 /// The first step that fails; nothing has run in the guest then.
 pub fn build(
     spec: SavedSpec,
+    purpose: &Purpose,
     descriptors: Descriptors,
     mut times: StartTimes,
 ) -> Result<Machine, BuildError> {
@@ -61,13 +75,19 @@ pub fn build(
     spec.vm.validate()?;
     let snapshot = read(&mut state)?;
     let memory = memory::map_private(&memory, spec.vm.memory_bytes())?;
+    if let Purpose::Use(written) = purpose {
+        copy(written, &memory, spec.vm.memory_bytes())?;
+    }
 
     let host = kvm::Host::new(kvm)?;
     let count = Devices::count(shared.is_some());
     let cpuid = host.boot_cpuid(spec.vm.vcpus);
     snapshot.check_fits(&spec.vm, &spec.fingerprint, &cpuid, count)?;
     // Memory slots first, then the interrupt controller, event descriptors last (see `crate::kvm`).
-    let vm = host.create_vm(&memory)?;
+    let vm = match purpose {
+        Purpose::Use(_) => host.create_vm(&memory)?,
+        Purpose::Rehearsal => host.create_noted_vm(&memory)?,
+    };
     let vcpus = host.create_vcpus(&vm, spec.vm.vcpus)?;
     if let Some(boot) = vcpus.first() {
         host.check_can_save(boot)?;
@@ -82,7 +102,21 @@ pub fn build(
     times.loaded_ns = sys::monotonic_ns();
 
     let parts = Parts { spec: spec.vm, vm, vcpus, savable: None, devices, serial, times };
-    Machine::assemble(parts, seccomp::confine_vcpu)
+    let machine = Machine::assemble(parts, seccomp::confine_vcpu)?;
+    let slots = || memory.iter().map(GuestMemoryRegion::len).collect();
+    Ok(Machine { noted: matches!(purpose, Purpose::Rehearsal).then(slots), ..machine })
+}
+
+/// Copies pages. Comes before KVM knows of the memory: it would have to be told of each.
+fn copy(
+    written: &WorkingSet,
+    memory: &GuestMemoryMmap,
+    memory_bytes: u64,
+) -> Result<(), BuildError> {
+    written.validate(memory_bytes)?;
+    let pages = PageMaker::new(memory);
+    written.places().for_each(|place| pages.copy(&place));
+    Ok(())
 }
 
 /// Reads what [`crate::control::Command::Save`] wrote.

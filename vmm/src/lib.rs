@@ -4,6 +4,8 @@
 
 pub mod spec;
 
+mod working_set;
+
 pub mod control;
 
 pub mod exit;

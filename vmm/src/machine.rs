@@ -230,6 +230,8 @@ pub struct Machine {
     pub times: StartTimes,
     /// For a machine that can be saved.
     pub savable: Option<Savable>,
+    /// Of a rehearsal: the sizes of its memory slots, in bytes.
+    pub noted: Option<Vec<u64>>,
     /// The VM; closing it early would only cost time.
     pub vm: VmFd,
 }
@@ -318,7 +320,7 @@ impl Machine {
         };
         let vcpus = Vcpus::start(vcpus, &surroundings, confine)
             .map_err(BuildError::system("starting vCPU threads"))?;
-        Ok(Self { spec, vcpus, reports, wake, bus, devices, times, savable, vm })
+        Ok(Self { spec, vcpus, reports, wake, bus, devices, times, savable, noted: None, vm })
     }
 }
 

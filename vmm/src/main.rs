@@ -7,6 +7,7 @@ use std::process::ExitCode as ProcessExit;
 use cloister_vmm::control::{CONTROL_FD, Command, Event, StartTimes};
 use cloister_vmm::control_socket::{self, ControlError, ControlSocket};
 use cloister_vmm::exit::{Exit, ExitCode};
+use cloister_vmm::fork::Purpose;
 use cloister_vmm::machine::{self, BuildError, Descriptors, Machine};
 use cloister_vmm::{event_loop, fork, probe, seccomp, sys};
 
@@ -72,8 +73,10 @@ fn build(command: Command, descriptors: Vec<OwnedFd>, times: StartTimes) -> Buil
         }
         Command::StartSavable(spec) => Descriptors::from_message(descriptors)
             .map(|given| machine::build_savable(&spec, given, times)),
-        Command::Fork(spec) => fork::Descriptors::from_message(descriptors)
-            .map(|given| fork::build(spec, given, times)),
+        Command::Fork(spec, written) => fork::Descriptors::from_message(descriptors)
+            .map(|given| fork::build(spec, &Purpose::Use(written), given, times)),
+        Command::Rehearse(spec) => fork::Descriptors::from_message(descriptors)
+            .map(|given| fork::build(spec, &Purpose::Rehearsal, given, times)),
         other => return Built::Other(other, descriptors),
     };
     built.map_or(Built::Garbled, |built| Built::Machine(built.map(Box::new)))
@@ -81,9 +84,10 @@ fn build(command: Command, descriptors: Vec<OwnedFd>, times: StartTimes) -> Buil
 
 /// Runs a machine to its end.
 fn run(machine: Machine, control: ControlSocket) -> ProcessExit {
-    let confine = match machine.savable {
-        None => seccomp::confine_loop,
-        Some(_) => seccomp::confine_savable_loop,
+    let confine = if machine.savable.is_some() || machine.noted.is_some() {
+        seccomp::confine_savable_loop
+    } else {
+        seccomp::confine_loop
     };
     match event_loop::run(machine, control, confine) {
         Ok(exit) => exit.code.into(),

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::working_set::WorkingSet;
+
 /// Most vCPUs of one machine: what the APIC id space and the boot tables here are laid out for.
 pub const MAX_VCPUS: u8 = 32;
 /// Least guest memory: below it the guest kernel and the unpacked root no longer fit.
@@ -60,6 +62,9 @@ pub enum SpecError {
         /// What was asked for, in MiB.
         got: u32,
     },
+    /// Pages are listed that there are not, or more than there may be.
+    #[error("list of a saved machine's pages: names some that there are not, or too many")]
+    WorkingSet,
     /// The extra command line is too long or holds something that is not printable ASCII.
     #[error("extra kernel command line: must be at most {MAX_EXTRA_CMDLINE} printable characters")]
     Cmdline,

@@ -11,7 +11,7 @@ use std::path::Path;
 use ::cloister::launch::memory::guest_memory;
 use anyhow::{Context, bail};
 use cloister_vmm::control::{Command, Event};
-use cloister_vmm::spec::{FINGERPRINT_BYTES, SavedSpec};
+use cloister_vmm::spec::{FINGERPRINT_BYTES, SavedSpec, WorkingSet};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::cloister::{self, Control};
@@ -25,7 +25,7 @@ pub(super) fn prepare(vmm: &Path, job: &Job) -> anyhow::Result<Prepared> {
     let saved = Saved::new(vmm, job).context("can't save the toy guest")?;
     let (output, serial) = serial_pipe(false)?;
     let descriptors = [saved.memory.as_fd(), saved.state.as_fd(), serial.as_fd()];
-    cloister::prepared(vmm, &Command::Fork(saved.spec), &descriptors, output)
+    cloister::prepared(vmm, &Command::Fork(saved.spec, WorkingSet::default()), &descriptors, output)
 }
 
 /// The same, for a vmm that waits for it.

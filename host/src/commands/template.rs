@@ -91,6 +91,11 @@ pub(crate) fn words(notice: Notice<'_>) -> String {
             let what = "the template of this machine can't be used and is built anew";
             format!("{what}: {}", describe_cause(error))
         }
+        Notice::Unrehearsed(error) => {
+            let what = "the template of this machine is made, and machines go on from it slower than \
+                        they could";
+            format!("{what}: {}", describe_cause(error))
+        }
         Notice::Boots(error) => {
             let what = "there is no template for this machine, so it boots";
             format!("{what}: {}", describe_cause(error))

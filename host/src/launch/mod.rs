@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_vmm::control::Command;
-use cloister_vmm::spec::{FINGERPRINT_BYTES, SavedSpec, SpecError, VmSpec};
+use cloister_vmm::spec::{FINGERPRINT_BYTES, SavedSpec, SpecError, VmSpec, WorkingSet};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe;
 
@@ -91,6 +91,13 @@ pub enum Origin {
     },
     /// It goes on from a saved one.
     Fork(Arc<Saved>),
+    /// The same to find out which pages it writes.
+    Rehearsal {
+        /// What it goes on from.
+        saved: Arc<Saved>,
+        /// Whether it has the device of shared directories, which nobody serves.
+        shared: bool,
+    },
 }
 
 /// A saved machine, open.
@@ -102,6 +109,8 @@ pub struct Saved {
     pub memory: OwnedFd,
     /// All else.
     pub state: OwnedFd,
+    /// The pages of its memory that machines write at once.
+    pub written: WorkingSet,
 }
 
 impl LaunchSpec {
@@ -230,7 +239,10 @@ impl Prepared {
         if let Some(Started { process, server, for_vmm }) = started {
             descriptors.extend(for_vmm);
             (files, file_server) = (Some(process), Some(server));
-        } else if matches!(&command, Command::StartSavable(saved) if saved.shared) {
+        } else if matches!(
+            &command,
+            Command::StartSavable(saved) | Command::Rehearse(saved) if saved.shared
+        ) {
             let (for_vmm, other) = shares::unserved()?;
             descriptors.extend(for_vmm);
             unserved = Some(other);
@@ -275,7 +287,14 @@ impl First {
             }
             Origin::Fork(saved) => {
                 let fingerprint = saved.fingerprint;
-                let command = Command::Fork(SavedSpec { vm, fingerprint, shared: shares });
+                let spec = SavedSpec { vm, fingerprint, shared: shares };
+                let command = Command::Fork(spec, saved.written.clone());
+                let descriptors = vec![clone(&saved.memory)?, clone(&saved.state)?, console];
+                Self { command, descriptors, greeting: Greeting::Identity }
+            }
+            Origin::Rehearsal { saved, shared } => {
+                let fingerprint = saved.fingerprint;
+                let command = Command::Rehearse(SavedSpec { vm, fingerprint, shared });
                 let descriptors = vec![clone(&saved.memory)?, clone(&saved.state)?, console];
                 Self { command, descriptors, greeting: Greeting::Identity }
             }
@@ -344,7 +363,7 @@ impl LaunchError {
         match self {
             Self::Spec(SpecError::Vcpus { .. }) => Some("choose another number with --cpus"),
             Self::Spec(SpecError::Memory { .. }) => Some("choose another size with --memory"),
-            Self::Spec(SpecError::Cmdline)
+            Self::Spec(SpecError::Cmdline | SpecError::WorkingSet)
             | Self::Console(_)
             | Self::Control(_)
             | Self::Saved(_) => None,

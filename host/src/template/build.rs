@@ -1,17 +1,20 @@
-//! Builds a template: boots a machine up to its supervisor's hello, stops it there and keeps it.
+//! Builds a template: boots a machine up to its supervisor's hello, stops it there and keeps it. Then a first machine goes
+//! on from it, so that it is known which pages they write.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
+use cloister_vmm::spec::WorkingSet;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe;
 
+use super::about::Places;
 use super::key::Key;
-use super::store::{Places, Store};
-use super::{TemplateError, content};
+use super::store::{Content, Store};
+use super::{TemplateError, content, rehearse};
 use crate::images::digest::Digest;
 use crate::launch::{LaunchSpec, Origin, memory};
 use crate::machine::{Machine, MachineError, StartError};
@@ -19,12 +22,13 @@ use crate::machine::{Machine, MachineError, StartError};
 /// Most that a saved state may have; the vmm's own limit is the same.
 pub(super) const MAX_STATE: u64 = 1 << 20;
 
-/// Builds the template of a machine like `spec`, with nothing of what it shall do: no share, no command.
+/// Builds the template of a machine like `spec`, with nothing of what it shall do: no share, no command. Returns why its
+/// first machine did not run: others go on from it, only slower.
 pub(super) async fn build(
     spec: &LaunchSpec,
     store: &Store,
     key: &Key,
-) -> Result<(), TemplateError> {
+) -> Result<Option<TemplateError>, TemplateError> {
     let start = |error: StartError| TemplateError::Start(Box::new(error));
     let memory = memory::guest_memory(spec.vm.memory_bytes())
         .map_err(|error| start(StartError::Launch(error.into())))?;
@@ -43,14 +47,21 @@ pub(super) async fn build(
     let memory = File::from(memory.map_err(TemplateError::io("keep memory of", store.path()))?);
     let work = store.begin()?;
     let (kept, stored_bytes) = work.file("memory", |file| content::copy(&memory, file))?;
-    let digest = content::digest(&kept).map_err(work.error("read"))?;
-    work.file("state", |file| io::Write::write_all(&mut &*file, &state))?;
-    work.publish(key, Places::of(&spec.files), (digest, stored_bytes), Digest::of(&state))
+    work.file("state", |mut file| file.write_all(&state))?;
+    let rehearsed = rehearse::rehearse(spec, key, work.reader("memory")?, &state).await;
+    let (written, failure) = match rehearsed {
+        Ok(written) => (written, None),
+        Err(error) => (WorkingSet::default(), Some(error)),
+    };
+    let memory = content::digest(&kept).map_err(work.error("read"))?;
+    let content = Content { memory, stored_bytes, state: Digest::of(&state), written };
+    work.publish(key, Places::of(&spec.files), &content)?;
+    Ok(failure)
 }
 
 /// Stops the machine where its supervisor waits for a host, and reads its state. By a pipe: the vmm's jail lets it
 /// write no file.
-async fn save(machine: &Machine) -> Result<Vec<u8>, MachineError> {
+pub(super) async fn save(machine: &Machine) -> Result<Vec<u8>, MachineError> {
     machine.pause().await?;
     let (read, write) = state_pipe().map_err(MachineError::Stream)?;
     // While the vmm writes, which waits when the pipe is full.

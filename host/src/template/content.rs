@@ -14,8 +14,22 @@ const PAGE: usize = 4096;
 /// Read at once.
 const CHUNK: usize = 256 * PAGE;
 
-/// Calls `page` for each page that holds anything but zeros, with its place, in order. The last may be short.
-fn pages(file: &File, mut page: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<u64> {
+/// Calls `page` for each page that holds anything but zeros, with its place, in order. The last may be short. The file's
+/// length.
+pub(super) fn pages(
+    file: &File,
+    mut page: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<u64> {
+    stored(
+        file,
+        |place, bytes| {
+            if bytes.iter().any(|byte| *byte != 0) { page(place, bytes) } else { Ok(()) }
+        },
+    )
+}
+
+/// The same for each page that the file system keeps, empty or not.
+fn stored(file: &File, mut page: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io::Result<u64> {
     let length = file.metadata()?.len();
     let mut chunk = vec![0; CHUNK];
     let mut at = 0;

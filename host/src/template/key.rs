@@ -78,6 +78,12 @@ impl Key {
         })
     }
 
+    /// Guest memory in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        u64::from(self.memory_mib) << 20
+    }
+
     /// Whether both are of machines of the same shape.
     #[must_use]
     pub fn is_shaped_like(&self, other: &Self) -> bool {

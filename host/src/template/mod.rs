@@ -5,6 +5,8 @@
 //! template is found by what it was made of ([`key`]); whatever of that changes makes another one, which replaces it.
 //! What is stored is checked before it is used ([`store`]); what does not pass is removed and made anew, with a notice.
 
+pub mod about;
+
 pub mod choice;
 
 pub mod key;
@@ -14,6 +16,8 @@ pub mod store;
 mod build;
 
 mod content;
+
+mod rehearse;
 
 mod digests;
 
@@ -27,9 +31,10 @@ use crate::launch::files::FileError;
 use crate::launch::{LaunchSpec, Origin};
 use crate::machine::{Machine, MachineError, StartError};
 
+pub use about::{About, Places};
 pub use choice::Choice;
 pub use key::Key;
-pub use store::{About, Places, Store};
+pub use store::Store;
 
 /// Why there is no template.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +80,9 @@ pub enum TemplateError {
     /// This host's KVM lets no machine go on from it.
     #[error("this host's KVM lets no machine go on from one")]
     Fork(#[source] Box<StartError>),
+    /// The state of a machine can't be handed to one that is to go on from it.
+    #[error("can't copy the state of a template")]
+    Rehearsal(#[source] io::Error),
     /// It could not be saved.
     #[error("saving the machine that was to become a template")]
     Save(#[source] MachineError),
@@ -99,7 +107,7 @@ impl TemplateError {
             Self::File(error) => error.remedy(),
             Self::Start(error) => error.remedy(),
             Self::Fork(_) => Some("start without a template by --cold"),
-            Self::Damaged(_) | Self::Host(_) | Self::Save(_) => None,
+            Self::Damaged(_) | Self::Host(_) | Self::Rehearsal(_) | Self::Save(_) => None,
         }
     }
 }
@@ -113,6 +121,8 @@ pub enum Notice<'a> {
     Outdated,
     /// There is one that can't be used; it is made anew.
     Unusable(&'a dyn std::error::Error),
+    /// It was made, and it is not known which pages machines write that go on from it.
+    Unrehearsed(&'a TemplateError),
     /// The machine boots, as this host can't make a template.
     Boots(&'a TemplateError),
 }
@@ -254,7 +264,9 @@ pub async fn make(
         return Ok(opened);
     }
     tell(Notice::Building);
-    build::build(spec, store, key).await?;
+    if let Some(error) = build::build(spec, store, key).await? {
+        tell(Notice::Unrehearsed(&error));
+    }
     store.take(key)?.ok_or(TemplateError::Damaged("it was removed at once"))
 }
 

@@ -6,7 +6,8 @@
 //!           new-N/           one that is being built
 //!           KEY/memory       guest memory, without its empty pages; only read, by its users mapped privately
 //!               state        everything else of the machine
-//!               about.json   what it was made of, and the digests of both
+//!               written      which pages of the memory its users write at once
+//!               about.json   what it was made of, and the digests of all three
 //! ```
 //! **Made whole or not at all**: everything is written in `new-N`, synced, and renamed. What a killed command left
 //! the next that builds removes. **Used under a lock** on its directory, which dies with its user. **Checked before
@@ -21,63 +22,23 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use cloister_vmm::spec::WorkingSet;
 use rustix::fs::{FlockOperation, flock};
-use serde::{Deserialize, Serialize};
 
 use super::TemplateError;
+use super::about::{About, Places, read_about, read_written};
 use super::build::MAX_STATE;
 use super::digests::Digests;
 use super::key::Key;
 use crate::images::digest::Digest;
 use crate::images::files::{lock as lock_file, read_bounded};
 use crate::launch::Saved;
-use crate::launch::files::Files;
 use crate::launch::place::sealed;
 
 const PRIVATE: u32 = 0o700;
 /// Nobody writes a finished file, not even its owner by mistake.
 const FINISHED: u32 = 0o400;
 const NEW: &str = "new-";
-/// Longest `about.json`.
-const MAX_ABOUT: u64 = 64 << 10;
-
-/// What is told of a template.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct About {
-    /// What it was made of.
-    pub key: Key,
-    /// When, in seconds since 1970.
-    pub made: u64,
-    /// Bytes of memory that are stored.
-    pub stored_bytes: u64,
-    /// Digest of the memory.
-    pub memory: String,
-    /// Digest of the state.
-    pub state: String,
-    /// Where the programs and images were that it was made of.
-    pub places: Places,
-}
-
-/// Where programs and images are.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Places {
-    /// The vmm.
-    pub vmm: PathBuf,
-    /// The guest's kernel.
-    pub kernel: PathBuf,
-    /// The guest's root.
-    pub root: PathBuf,
-}
-
-impl Places {
-    /// Of a machine's files.
-    #[must_use]
-    pub fn of(files: &Files) -> Self {
-        let Files { vmm, kernel, root, .. } = files.clone();
-        Self { vmm, kernel, root }
-    }
-}
-
 /// A template that is open and checked.
 #[derive(Debug)]
 pub struct Opened {
@@ -186,13 +147,14 @@ impl Store {
         if Digest::of(&state).hex() != about.state {
             return Err(TemplateError::Damaged("its state has changed"));
         }
+        let written = read_written(open("written")?, &about)?;
         let memory = open("memory")?;
         if self.digest(&memory)?.hex() != about.memory {
             return Err(TemplateError::Damaged("its memory has changed"));
         }
         let state =
             sealed("template", &state).map_err(self.io("copy the state of a template of"))?;
-        let saved = Saved { fingerprint: key.fingerprint(), memory: memory.into(), state };
+        let saved = Saved { fingerprint: key.fingerprint(), memory: memory.into(), state, written };
         Ok(Some(Opened { key: key.clone(), saved: Arc::new(saved), lock: lock.into() }))
     }
 
@@ -300,10 +262,13 @@ fn sweep(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn read_about(file: File) -> Result<About, TemplateError> {
-    let bytes = read_bounded(file, MAX_ABOUT)
-        .map_err(|_| TemplateError::Damaged("its description can't be read"))?;
-    serde_json::from_slice(&bytes).map_err(|_| TemplateError::Damaged("its description is none"))
+/// What a template consists of.
+#[derive(Debug)]
+pub(super) struct Content {
+    pub(super) memory: Digest,
+    pub(super) stored_bytes: u64,
+    pub(super) state: Digest,
+    pub(super) written: WorkingSet,
 }
 
 /// A template that is being made. Dropped before it is published, nothing of it stays.
@@ -343,22 +308,30 @@ impl Work<'_> {
         make().map_err(self.error("write a file in"))
     }
 
-    /// Makes it a template. `memory` has its digest and how many bytes of it are stored.
+    /// Opens a file of it for reading alone.
+    pub(super) fn reader(&self, name: &str) -> Result<File, TemplateError> {
+        File::open(self.place.join(name)).map_err(self.error("read a file in"))
+    }
+
+    /// Makes it a template, whose memory and state are there.
     pub(super) fn publish(
         self,
         key: &Key,
         places: Places,
-        memory: (Digest, u64),
-        state: Digest,
+        content: &Content,
     ) -> Result<(), TemplateError> {
-        let (memory, stored_bytes) = memory;
+        let Content { memory, stored_bytes, state, written } = content;
+        let written = postcard::to_allocvec(written).map_err(io::Error::other);
+        let written = written.map_err(self.error("list pages for"))?;
+        self.file("written", |mut file| file.write_all(&written))?;
         let made = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let about = About {
             key: key.clone(),
             made: made.as_secs(),
-            stored_bytes,
+            stored_bytes: *stored_bytes,
             memory: memory.hex(),
             state: state.hex(),
+            written: Digest::of(&written).hex(),
             places,
         };
         let text = serde_json::to_vec_pretty(&about).map_err(io::Error::other);

@@ -33,7 +33,8 @@ fn publish(store: &Store, key: &Key) {
     let memory = content::digest(&memory).unwrap();
     work.file("state", |mut file| file.write_all(b"state of a machine")).unwrap();
     let state = Digest::of(b"state of a machine");
-    work.publish(key, places("/kernel"), (memory, 4096), state).unwrap();
+    let content = Content { memory, stored_bytes: 4096, state, written: WorkingSet::of([1, 5]) };
+    work.publish(key, places("/kernel"), &content).unwrap();
 }
 
 fn bed() -> (tempfile::TempDir, Store) {
@@ -51,6 +52,11 @@ fn what_is_published_is_found_and_locked_while_it_is_used() {
     let opened = store.take(&key(1)).unwrap().unwrap();
     let name = key(1).name();
     assert!(matches!(store.remove_unused(&name), Err(TemplateError::InUse(_))));
+    assert_eq!(opened.saved.written, WorkingSet::of([1, 5]));
+    let state = File::from(opened.saved.state.try_clone().unwrap());
+    let mut bytes = vec![0; usize::try_from(state.metadata().unwrap().len()).unwrap()];
+    state.read_exact_at(&mut bytes, 0).unwrap();
+    assert_eq!(bytes, b"state of a machine");
     drop(opened);
     assert_eq!(store.list().unwrap().len(), 1);
     assert_eq!(store.find(&name[..6]).unwrap().0, name);
@@ -61,7 +67,7 @@ fn what_is_published_is_found_and_locked_while_it_is_used() {
 #[test]
 fn a_changed_template_is_never_used() {
     type Damage = fn(&Path);
-    let damages: [(&str, Damage); 9] = [
+    let damages: [(&str, Damage); 13] = [
         ("a flipped bit of the state", |place| overwrite(&place.join("state"), 3)),
         ("a cut state", |place| cut(&place.join("state"), 5)),
         ("no state", |place| fs::remove_file(place.join("state")).unwrap()),
@@ -69,6 +75,19 @@ fn a_changed_template_is_never_used() {
         ("a bit in an empty page", |place| overwrite(&place.join("memory"), 500_000)),
         ("a cut memory", |place| cut(&place.join("memory"), 8192)),
         ("no memory", |place| fs::remove_file(place.join("memory")).unwrap()),
+        ("a flipped bit of the list of pages", |place| overwrite(&place.join("written"), 1)),
+        ("a cut list of pages", |place| cut(&place.join("written"), 2)),
+        ("no list of pages", |place| fs::remove_file(place.join("written")).unwrap()),
+        ("a list of pages that the memory has not", |place| {
+            let list = postcard::to_allocvec(&WorkingSet::of([256])).unwrap();
+            let about = fs::read_to_string(place.join("about.json")).unwrap();
+            let told: About = serde_json::from_str(&about).unwrap();
+            let about = about.replace(&told.written, &Digest::of(&list).hex());
+            for (name, content) in [("written", &list[..]), ("about.json", about.as_bytes())] {
+                writable(&place.join(name));
+                fs::write(place.join(name), content).unwrap();
+            }
+        }),
         ("no description", |place| cut(&place.join("about.json"), 0)),
         ("another description", |place| {
             let text = fs::read_to_string(place.join("about.json")).unwrap();

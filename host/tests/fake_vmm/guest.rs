@@ -131,7 +131,8 @@ impl Guest {
                 | Command::StartShared(_)
                 | Command::StartSavable(_)
                 | Command::Save
-                | Command::Fork(_)
+                | Command::Fork(..)
+                | Command::Rehearse(_)
                 | Command::Probe => {
                     unreachable!("{command:?} came late")
                 }

@@ -151,7 +151,8 @@ impl Loop {
             Command::Start(_)
             | Command::StartShared(_)
             | Command::StartSavable(_)
-            | Command::Fork(_)
+            | Command::Fork(..)
+            | Command::Rehearse(_)
             | Command::Probe => {
                 let message = control_socket::name(&command);
                 self.control_failed(&ControlError::Unexpected { message });

@@ -18,12 +18,16 @@ pub(crate) use saved::{read_msrs, write_msrs};
 
 use std::os::fd::{IntoRawFd, OwnedFd};
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_cpuid_entry2, kvm_userspace_memory_region};
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MEM_LOG_DIRTY_PAGES, kvm_cpuid_entry2,
+    kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Cap, Error as Errno, IoEventAddress, Kvm, VcpuFd, VmFd};
 use std::os::fd::FromRawFd;
 use vm_memory::{GuestMemory, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
 use vmm_sys_util::eventfd::EventFd;
 
+use crate::memory;
 use crate::x86_64::{cpuid, layout, registers};
 
 /// The only version of the API there has been since Linux 2.6.22.
@@ -164,11 +168,24 @@ impl Host {
     /// # Errors
     /// An ioctl's.
     pub fn create_vm(&self, memory: &GuestMemoryMmap) -> Result<VmFd, KvmError> {
+        self.create_vm_with(memory, 0)
+    }
+
+    /// The same, of which KVM notes the pages that the guest writes, and those that it reads after the vmm has written
+    /// them. On privately mapped memory it notes no others: a page that can be written KVM maps so at once, and notes.
+    ///
+    /// # Errors
+    /// An ioctl's.
+    pub fn create_noted_vm(&self, memory: &GuestMemoryMmap) -> Result<VmFd, KvmError> {
+        self.create_vm_with(memory, KVM_MEM_LOG_DIRTY_PAGES)
+    }
+
+    fn create_vm_with(&self, memory: &GuestMemoryMmap, flags: u32) -> Result<VmFd, KvmError> {
         let vm = self.kvm.create_vm().map_err(KvmError::ioctl("KVM_CREATE_VM"))?;
         let tss = usize::try_from(layout::KVM_TSS).unwrap_or_default();
         vm.set_tss_address(tss).map_err(KvmError::ioctl("KVM_SET_TSS_ADDR"))?;
         for (slot, region) in (0..).zip(memory.iter()) {
-            set_memory_slot(&vm, slot, region)?;
+            set_memory_slot(&vm, slot, flags, region)?;
         }
         Ok(vm)
     }
@@ -206,10 +223,15 @@ impl Host {
     }
 }
 
-fn set_memory_slot(vm: &VmFd, slot: u32, region: &GuestRegionMmap) -> Result<(), KvmError> {
+fn set_memory_slot(
+    vm: &VmFd,
+    slot: u32,
+    flags: u32,
+    region: &GuestRegionMmap,
+) -> Result<(), KvmError> {
     let slot = kvm_userspace_memory_region {
         slot,
-        flags: 0,
+        flags,
         guest_phys_addr: region.start_addr().0,
         memory_size: region.len(),
         userspace_addr: region.as_ptr() as u64,
@@ -218,6 +240,25 @@ fn set_memory_slot(vm: &VmFd, slot: u32, region: &GuestRegionMmap) -> Result<(),
     // (see `crate::memory`).
     unsafe { vm.set_user_memory_region(slot) }
         .map_err(KvmError::ioctl("KVM_SET_USER_MEMORY_REGION"))
+}
+
+/// The pages that were noted of a VM of [`Host::create_noted_vm`], by their numbers in the memory file. `slots` are the
+/// sizes of the memory slots, which follow each other in that.
+///
+/// # Errors
+/// The ioctl's.
+pub fn noted_pages(vm: &VmFd, slots: &[u64]) -> Result<Vec<u64>, KvmError> {
+    let (mut pages, mut first) = (Vec::new(), 0);
+    for (slot, bytes) in (0..).zip(slots) {
+        let length = usize::try_from(*bytes).unwrap_or(usize::MAX);
+        let words = vm.get_dirty_log(slot, length).map_err(KvmError::ioctl("KVM_GET_DIRTY_LOG"))?;
+        for (number, word) in (0_u64..).zip(words) {
+            let set = (0..u64::from(u64::BITS)).filter(|bit| word >> bit & 1 == 1);
+            pages.extend(set.map(|bit| first + number * u64::from(u64::BITS) + bit));
+        }
+        first += bytes / memory::PAGE_BYTES as u64;
+    }
+    Ok(pages)
 }
 
 /// Connects a virtio-mmio device: its interrupt line and one notification per queue. Comes last.

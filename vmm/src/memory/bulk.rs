@@ -41,6 +41,8 @@ pub struct PageMaker(Vec<Mapping>);
 #[derive(Debug)]
 struct Mapping {
     guest: u64,
+    /// Its place in the memory file.
+    file: u64,
     host: *mut u8,
     bytes: usize,
 }
@@ -48,9 +50,18 @@ struct Mapping {
 impl PageMaker {
     /// For pages of `memory`.
     pub fn new(memory: &GuestMemoryMmap) -> Self {
+        let mut file = 0;
         let mapping = |region: &GuestRegionMmap| {
+            let begin = file;
+            // The ranges of guest memory follow each other in the file.
+            file += region.len();
             let bytes = usize::try_from(region.len()).ok()?;
-            Some(Mapping { guest: region.start_addr().0, host: region.as_ptr(), bytes })
+            Some(Mapping {
+                guest: region.start_addr().0,
+                file: begin,
+                host: region.as_ptr(),
+                bytes,
+            })
         };
         Self(memory.iter().filter_map(mapping).collect())
     }
@@ -58,10 +69,19 @@ impl PageMaker {
     /// Those of a range of guest addresses, as far as there is memory.
     pub fn make(&self, guest: Range<u64>) {
         for mapping in &self.0 {
-            let within = |address: u64| {
-                usize::try_from(address.saturating_sub(mapping.guest)).unwrap_or(usize::MAX)
-            };
-            mapping.make(within(guest.start)..within(guest.end));
+            mapping.make(within(mapping.guest, &guest));
+        }
+    }
+
+    /// Copies pages of a privately mapped memory file, as a write to each would; nobody else sees the copies. `place` are
+    /// whole pages of the file.
+    pub fn copy(&self, place: &Range<u64>) {
+        for mapping in &self.0 {
+            let range = within(mapping.file, place);
+            let range = range.start..range.end.min(mapping.bytes);
+            if !range.is_empty() {
+                mapping.populate(&outward(&range, PAGE_BYTES));
+            }
         }
     }
 
@@ -110,6 +130,12 @@ impl Mapping {
     fn advise(&self, range: &Range<usize>, advice: libc::c_int) {
         advise(self.host.wrapping_add(range.start), range.len(), advice);
     }
+}
+
+/// A range as it lies in a mapping that begins at `begin`. What lies before that counts for nothing.
+fn within(begin: u64, range: &Range<u64>) -> Range<usize> {
+    let place = |place: u64| usize::try_from(place.saturating_sub(begin)).unwrap_or(usize::MAX);
+    place(range.start)..place(range.end)
 }
 
 /// `range` with its ends moved outward to multiples of `unit`.

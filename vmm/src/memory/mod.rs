@@ -17,7 +17,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 use crate::x86_64::layout::{self, RamRange};
 
 /// Guest and host pages.
-const PAGE_BYTES: usize = 4096;
+pub const PAGE_BYTES: usize = 4096;
 /// Bytes on each side of a mapping that fault when touched: one page stops a linear overrun.
 const GUARD_BYTES: usize = PAGE_BYTES;
 /// What one entry of a second-level page table maps. The host maps guest memory by pieces of this

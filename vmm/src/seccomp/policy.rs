@@ -7,7 +7,7 @@ pub enum Thread {
     Loop,
     /// A vCPU.
     Vcpu,
-    /// The event loop of a machine that can be saved: what [`Self::Loop`] may, and more.
+    /// The event loop of a machine that can be saved, or of a rehearsal: what [`Self::Loop`] may, and more.
     SavableLoop,
     /// A vCPU of a machine that can be saved: what [`Self::Vcpu`] may, and more.
     SavableVcpu,
@@ -87,6 +87,7 @@ const KVM_GET_DEVICE_ATTR: u32 = 0x4018_aee2;
 const KVM_GET_VCPU_EVENTS: u32 = 0x8040_ae9f;
 const KVM_GET_CLOCK: u32 = 0x8030_ae7c;
 const KVM_GET_IRQCHIP: u32 = 0xc208_ae62;
+const KVM_GET_DIRTY_LOG: u32 = 0x4010_ae42;
 
 /// Protection is argument 2 of `mmap`.
 const NOT_EXECUTABLE: Check = Check::Lacks { argument: 2, bits: libc::PROT_EXEC.unsigned_abs() };
@@ -138,6 +139,7 @@ pub const TABLE: &[Line] = &[
     ioctl(KVM_GET_VCPU_EVENTS, SAVABLE_VCPU, "state: what is pending"),
     ioctl(KVM_GET_CLOCK, SAVABLE_LOOP, "state: the guest's clock"),
     ioctl(KVM_GET_IRQCHIP, SAVABLE_LOOP, "state: interrupt controllers"),
+    ioctl(KVM_GET_DIRTY_LOG, SAVABLE_LOOP, "a rehearsal: which pages were written"),
     line(libc::SYS_epoll_wait, LOOP, "the event loop waits"),
     line(libc::SYS_epoll_ctl, LOOP, "watches streams as they come and go"),
     line(libc::SYS_recvmsg, LOOP, "control messages with their descriptors; vsock streams"),

@@ -13,7 +13,7 @@ use cloister_jailer::{filter, policy};
 use cloister_vmm::control::{Command, Event};
 use cloister_vmm::devices::virtio::offset;
 use cloister_vmm::devices::virtio::registers::FEATURE_VERSION_1;
-use cloister_vmm::spec::{SHARE_SLOT_BYTES, SHARE_SLOTS, SavedSpec, VmSpec};
+use cloister_vmm::spec::{SHARE_SLOT_BYTES, SHARE_SLOTS, SavedSpec, VmSpec, WorkingSet};
 use cloister_vmm::toy::{self, Note};
 use cloister_vmm::x86_64::layout;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
@@ -149,6 +149,16 @@ impl Hand {
 
     /// A machine that goes on from a saved one. Its guest hears no orders: its memory is its own.
     pub(crate) fn fork(memory: File, state: &File, saved: Instant) -> Self {
+        let command = Command::Fork(saved_spec(shape()), WorkingSet::default());
+        Self::go_on(&command, memory, state, saved)
+    }
+
+    /// The same to find out which pages it writes.
+    pub(crate) fn rehearse(memory: File, state: &File, saved: Instant) -> Self {
+        Self::go_on(&Command::Rehearse(saved_spec(shape())), memory, state, saved)
+    }
+
+    fn go_on(first: &Command, memory: File, state: &File, saved: Instant) -> Self {
         let state = process::state_by_now(state, saved);
         process::seal_writes(&memory);
         let files = Files::new(&shape(), &[]);
@@ -161,7 +171,7 @@ impl Hand {
         let traced = Traced::start(command, jails_filter());
         let descriptors = [&kvm, &memory, &state].map(|file| file.as_raw_fd());
         let descriptors = [&descriptors[..], &[log, area.as_raw_fd(), theirs.as_raw_fd()]].concat();
-        process::send(&control, &Command::Fork(saved_spec(shape())), &descriptors);
+        process::send(&control, first, &descriptors);
         let rings = (0..3).map(|_| Vec::new()).collect();
         let bytes = usize::try_from(shape().memory_bytes()).unwrap();
         let unused = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes)]).unwrap();

@@ -239,6 +239,15 @@ fn saved() -> BTreeSet<Seen> {
     hand.memory = vm_memory::GuestMemoryMmap::default();
     let (mut seen, status) = hand.finish();
     assert_eq!(status, exited(ExitCode::Stopped));
+    let mut rehearsal = Hand::rehearse(memory.try_clone().unwrap(), &state, saved);
+    assert!(matches!(rehearsal.event(), Event::Running(_)));
+    rehearsal.send(&Command::Pause);
+    assert_eq!(rehearsal.event(), Event::Paused);
+    rehearsal.save();
+    rehearsal.send(&Command::Stop);
+    let (calls, status) = rehearsal.finish();
+    assert_eq!(status, exited(ExitCode::Stopped));
+    seen.extend(calls);
     let mut fork = Hand::fork(memory, &state, saved);
     assert!(matches!(fork.event(), Event::Running(_)));
     fork.send(&Command::Stop);

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use cloister_vmm::control::{Command, Event, StartTimes};
 use cloister_vmm::exit::{Exit, ExitCode};
-use cloister_vmm::spec::{SavedSpec, VmSpec};
+use cloister_vmm::spec::{SavedSpec, VmSpec, WorkingSet};
 use cloister_vmm::toy::{self, Note};
 
 use crate::guests;
@@ -65,12 +65,21 @@ impl Template {
         self.fork_as(self.spec.clone(), &self.memory, &state)
     }
 
+    fn fork_with(&self, written: WorkingSet) -> Vmm {
+        let state = state_by_now(&self.state, self.saved);
+        Self::go_on(&Command::Fork(self.spec.clone(), written), &self.memory, &state)
+    }
+
     fn fork_as(&self, spec: SavedSpec, memory: &File, state: &File) -> Vmm {
+        Self::go_on(&Command::Fork(spec, WorkingSet::default()), memory, state)
+    }
+
+    fn go_on(command: &Command, memory: &File, state: &File) -> Vmm {
         let mut vmm = Vmm::spawn();
         let (log, writer) = log_pipe();
         let kvm = kvm();
         let descriptors = [&kvm, memory, state, &writer].map(AsRawFd::as_raw_fd);
-        vmm.send(&Command::Fork(spec), &descriptors);
+        vmm.send(command, &descriptors);
         vmm.set_log(log);
         vmm
     }
@@ -121,6 +130,74 @@ fn forks_go_on_where_the_machine_was_saved_and_change_nothing_of_it() {
     }
     forks.into_iter().for_each(stop);
     assert!(before == template.content(), "a fork has changed its template");
+}
+
+/// Bytes of its memory file that a vmm has copies of.
+fn copied(vmm: &Vmm) -> u64 {
+    let maps = std::fs::read_to_string(format!("/proc/{}/smaps", vmm.id())).unwrap();
+    let ours = maps.split("VmFlags").filter(|mapping| mapping.contains("/memfd:memory"));
+    let copied = ours.filter_map(|mapping| {
+        let line = mapping.lines().find(|line| line.starts_with("Anonymous:"))?;
+        line.split_whitespace().nth(1)?.parse::<u64>().ok()
+    });
+    copied.sum::<u64>() << 10
+}
+
+#[test]
+fn pages_that_a_fork_is_known_to_write_are_copied_beforehand_and_no_others() {
+    let template = Template::new(saved_spec(1, 64), &guests::count_for_ever(), 300);
+    let before = template.content();
+    let mut plain = template.fork();
+    running(&mut plain);
+    plain.read_log(10);
+    let unasked = copied(&plain);
+    stop(plain);
+    // Pages of the guest's own, the last one, and many that are empty.
+    let places = (0..20).chain(1000..1300).chain([(64 << 8) - 1]);
+    let mut vmm = template.fork_with(WorkingSet::of(places));
+    running(&mut vmm);
+    let mut log = template.log.clone();
+    log.extend(vmm.read_log(300));
+    assert_counts(&log);
+    let (copied, listed) = (copied(&vmm), 321 * 4096);
+    assert!((listed..=listed + unasked).contains(&copied), "{copied}, without the list {unasked}");
+    stop(vmm);
+    assert!(before == template.content(), "a fork has changed its template");
+}
+
+#[test]
+fn a_list_of_pages_beyond_the_memory_is_refused() {
+    let template = Template::new(saved_spec(1, 64), &guests::count_for_ever(), 10);
+    let vmm = template.fork_with(WorkingSet::of([64 << 8]));
+    assert_refused(vmm, ExitCode::Spec, "a saved machine's pages");
+}
+
+#[test]
+fn a_rehearsal_tells_which_pages_are_written_and_changes_nothing_of_the_template() {
+    let template = Template::new(saved_spec(1, 64), &guests::count_for_ever(), 300);
+    let before = template.content();
+    let state = state_by_now(&template.state, template.saved);
+    let rehearse = Command::Rehearse(template.spec.clone());
+    let mut vmm = Template::go_on(&rehearse, &template.memory, &state);
+    running(&mut vmm);
+    let mut log = template.log.clone();
+    log.extend(vmm.read_log(300));
+    assert_counts(&log);
+    vmm.send(&Command::Pause, &[]);
+    assert_eq!(vmm.receive(), Event::Paused);
+    let copied = copied(&vmm);
+    let list = empty_file();
+    vmm.send(&Command::Save, &[list.as_raw_fd()]);
+    let Event::Saved { bytes } = vmm.receive() else { panic!("no list") };
+    stop(vmm);
+    let mut encoded = vec![0; usize::try_from(bytes).unwrap()];
+    list.read_exact_at(&mut encoded, 0).unwrap();
+    let written: WorkingSet = postcard::from_bytes(&encoded).unwrap();
+    written.validate(64 << 20).unwrap();
+    // Each page that was written has been copied, and no other.
+    assert_eq!(written.pages() * 4096, copied, "{written:?}");
+    assert!(written.pages() > 0);
+    assert!(before == template.content(), "a rehearsal has changed its template");
 }
 
 #[test]

@@ -47,6 +47,10 @@ impl Vmm {
         Self::start(spec, &toy::elf(code, Note::Pvh))
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn send(&mut self, command: &Command, fds: &[RawFd]) {
         send(&self.control, command, fds);
     }

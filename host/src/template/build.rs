@@ -15,7 +15,6 @@ use super::about::Places;
 use super::key::Key;
 use super::store::{Content, Store};
 use super::{TemplateError, content, rehearse};
-use crate::images::digest::Digest;
 use crate::launch::{LaunchSpec, Origin, memory};
 use crate::machine::{Machine, MachineError, StartError};
 
@@ -47,14 +46,15 @@ pub(super) async fn build(
     let memory = File::from(memory.map_err(TemplateError::io("keep memory of", store.path()))?);
     let work = store.begin()?;
     let (kept, stored_bytes) = work.file("memory", |file| content::copy(&memory, file))?;
-    work.file("state", |mut file| file.write_all(&state))?;
+    let (kept_state, ()) = work.file("state", |mut file| file.write_all(&state))?;
     let rehearsed = rehearse::rehearse(spec, key, work.reader("memory")?, &state).await;
     let (written, failure) = match rehearsed {
         Ok(written) => (written, None),
         Err(error) => (WorkingSet::default(), Some(error)),
     };
-    let memory = content::digest(&kept).map_err(work.error("read"))?;
-    let content = Content { memory, stored_bytes, state: Digest::of(&state), written };
+    let digest = |file: &File| content::digest(file).map_err(work.error("read"));
+    let content =
+        Content { memory: digest(&kept)?, stored_bytes, state: digest(&kept_state)?, written };
     work.publish(key, Places::of(&spec.files), &content)?;
     Ok(failure)
 }

@@ -11,11 +11,12 @@
 //! ```
 //! **Made whole or not at all**: everything is written in `new-N`, synced, and renamed. What a killed command left
 //! the next that builds removes. **Used under a lock** on its directory, which dies with its user. **Checked before
-//! each use**: the state by its digest. The memory, which may be large, is read again only when the kernel's stamps of
-//! the file say that somebody has touched it since it was checked last.
+//! each use**: by digests, for which memory and state are read again only when the kernel's stamps of the file say that
+//! somebody has touched it since it was checked last. What no stamp tells, a disk that lies, the vmm finds in the state by
+//! the checksum that is in it.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
@@ -142,11 +143,15 @@ impl Store {
         if about.key != *key {
             return Err(TemplateError::Damaged("it was made of something else"));
         }
-        let state = read_bounded(open("state")?, MAX_STATE)
-            .map_err(|_| TemplateError::Damaged("its state can't be read"))?;
-        if Digest::of(&state).hex() != about.state {
+        let mut state = open("state")?;
+        if self.digest(&state)?.hex() != about.state {
             return Err(TemplateError::Damaged("its state has changed"));
         }
+        // Computing a digest leaves the file at its end.
+        let state = state
+            .rewind()
+            .and_then(|()| read_bounded(state, MAX_STATE))
+            .map_err(|_| TemplateError::Damaged("its state can't be read"))?;
         let written = read_written(open("written")?, &about)?;
         let memory = open("memory")?;
         if self.digest(&memory)?.hex() != about.memory {

@@ -30,9 +30,8 @@ fn publish(store: &Store, key: &Key) {
             file.write_all_at(b"memory", 4096)
         })
         .unwrap();
-    let memory = content::digest(&memory).unwrap();
-    work.file("state", |mut file| file.write_all(b"state of a machine")).unwrap();
-    let state = Digest::of(b"state of a machine");
+    let (state, ()) = work.file("state", |mut file| file.write_all(b"state of a machine")).unwrap();
+    let [memory, state] = [memory, state].map(|file| content::digest(&file).unwrap());
     let content = Content { memory, stored_bytes: 4096, state, written: WorkingSet::of([1, 5]) };
     work.publish(key, places("/kernel"), &content).unwrap();
 }

@@ -14,7 +14,7 @@ use tokio::net::unix::pipe;
 use super::about::Places;
 use super::key::Key;
 use super::store::{Content, Store};
-use super::{TemplateError, content, rehearse};
+use super::{TemplateError, content, huge, rehearse};
 use crate::launch::{LaunchSpec, Origin, memory};
 use crate::machine::{Machine, MachineError, StartError};
 
@@ -52,6 +52,9 @@ pub(super) async fn build(
         Ok(written) => (written, None),
         Err(error) => (WorkingSet::default(), Some(error)),
     };
+    if failure.is_none() {
+        huge::gather(&kept, &written).map_err(work.error("map a file in"))?;
+    }
     let digest = |file: &File| content::digest(file).map_err(work.error("read"));
     let content =
         Content { memory: digest(&kept)?, stored_bytes, state: digest(&kept_state)?, written };

@@ -17,6 +17,8 @@ mod build;
 
 mod content;
 
+mod huge;
+
 mod rehearse;
 
 mod digests;

@@ -33,7 +33,7 @@ pub(super) fn prepare_for_blank(vmm: &Path, job: &Job) -> anyhow::Result<Prepare
     let Saved { spec, memory, state } = Saved::new(vmm, job).context("can't save the toy guest")?;
     let (output, serial) = serial_pipe(false)?;
     let descriptors = vec![memory.into(), state.into(), serial];
-    cloister::blank(vmm, Command::Fork(spec), descriptors, output)
+    cloister::blank(vmm, Command::Fork(spec, WorkingSet::default()), descriptors, output)
 }
 
 /// A saved machine.

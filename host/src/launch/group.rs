@@ -302,12 +302,14 @@ impl Drop for Group {
     }
 }
 
-/// Gives a group the limits of a machine, in place of those that it was made with.
+/// Gives a group the limits of a machine, in place of those that it was made with: writes those that differ.
 ///
 /// # Errors
 /// The system refuses.
-pub fn write_limits(group: &Path, limits: &Limits) -> Result<(), GroupError> {
-    for (name, value, is_optional) in limits.files() {
+pub fn change_limits(group: &Path, before: &Limits, limits: &Limits) -> Result<(), GroupError> {
+    let changed =
+        limits.files().into_iter().zip(before.files()).filter(|(now, before)| now != before);
+    for ((name, value, is_optional), _) in changed {
         let file = group.join(OsStr::from_bytes(name.to_bytes()));
         match fs::write(&file, value) {
             Err(error) if is_optional && error.kind() == io::ErrorKind::NotFound => {}

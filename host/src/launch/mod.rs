@@ -138,11 +138,11 @@ impl LaunchSpec {
         memory::HostMemory::read()?.check(self.vm.memory_bytes())?;
         files::check_program(Role::Vmm, &self.files.vmm)?;
         files::check_program(Role::Jailer, &self.files.jailer)?;
-        let kernel = self.files.open_kernel()?;
-        image::check_kernel(&kernel)
-            .map_err(|source| LaunchError::image(&self.files.kernel, source))?;
-        let root = self.files.open_root()?;
-        image::check_root(&root).map_err(|source| LaunchError::image(&self.files.root, source))?;
+        let images = match self.origin {
+            Origin::Boot | Origin::Savable { .. } => self.images()?,
+            // What they had loaded is in the saved memory.
+            Origin::Fork(_) | Origin::Rehearsal { .. } => Vec::new(),
+        };
         let kvm = self.files.open_kvm()?;
         shares::check(&self.shares)?;
         let files_cell = match self.shares.as_slice() {
@@ -156,7 +156,17 @@ impl LaunchSpec {
             Some(blank) => Source::Blank(Box::new(blank)),
             None => Source::Cell(self.jail.cell(jail::limits_of(&self.vm))?),
         };
-        Ok(Prepared { spec: self, source, files_cell, kvm, kernel, root })
+        Ok(Prepared { spec: self, source, files_cell, kvm, images })
+    }
+
+    /// Kernel and root, checked.
+    fn images(&self) -> Result<Vec<OwnedFd>, LaunchError> {
+        let kernel = self.files.open_kernel()?;
+        image::check_kernel(&kernel)
+            .map_err(|source| LaunchError::image(&self.files.kernel, source))?;
+        let root = self.files.open_root()?;
+        image::check_root(&root).map_err(|source| LaunchError::image(&self.files.root, source))?;
+        Ok(vec![kernel.into(), root.into()])
     }
 }
 
@@ -167,8 +177,8 @@ pub struct Prepared {
     source: Source,
     files_cell: Option<Cell>,
     kvm: File,
-    kernel: File,
-    root: File,
+    /// Kernel and root of a machine that boots; else nothing.
+    images: Vec<OwnedFd>,
 }
 
 /// A vmm that runs and has been told what to build.
@@ -221,7 +231,7 @@ impl Prepared {
     /// # Errors
     /// The system refuses something; nothing runs then.
     pub async fn start(self) -> Result<Launched, LaunchError> {
-        let Self { spec, source, files_cell, kvm, kernel, root } = self;
+        let Self { spec, source, files_cell, kvm, images } = self;
         let mut started = None;
         if let Some(cell) = files_cell {
             let program = spec.files.file_server();
@@ -229,9 +239,8 @@ impl Prepared {
                 Some(FileServer::start(&program, &spec.files.jailer, cell, &spec.shares).await?);
         }
         let (console_read, console_write) = console_pipe().map_err(LaunchError::Console)?;
-        let booted = (kernel.into(), root.into());
         let First { command, mut descriptors, greeting } =
-            First::of(spec.origin, spec.vm, started.is_some(), booted, console_write)?;
+            First::of(spec.origin, spec.vm, started.is_some(), images, console_write)?;
         descriptors.insert(0, OwnedFd::from(kvm));
         let (process, control) = source.vmm(&spec.files)?;
         let console = tokio::spawn(spec.console.collect(console_read));
@@ -269,7 +278,7 @@ impl First {
         origin: Origin,
         vm: VmSpec,
         shares: bool,
-        (kernel, root): (OwnedFd, OwnedFd),
+        images: Vec<OwnedFd>,
         console: OwnedFd,
     ) -> Result<Self, LaunchError> {
         let clone = |fd: &OwnedFd| fd.try_clone().map_err(LaunchError::Saved);
@@ -277,12 +286,12 @@ impl First {
             Origin::Boot => {
                 let memory = memory::guest_memory(vm.memory_bytes())?;
                 let command = if shares { Command::StartShared(vm) } else { Command::Start(vm) };
-                let descriptors = vec![memory, kernel, root, console];
+                let descriptors = with_images(memory, images, console);
                 Self { command, descriptors, greeting: Greeting::Plain }
             }
             Origin::Savable { fingerprint, memory, shared } => {
                 let command = Command::StartSavable(SavedSpec { vm, fingerprint, shared });
-                let descriptors = vec![clone(&memory)?, kernel, root, console];
+                let descriptors = with_images(clone(&memory)?, images, console);
                 Self { command, descriptors, greeting: Greeting::None }
             }
             Origin::Fork(saved) => {
@@ -300,6 +309,11 @@ impl First {
             }
         })
     }
+}
+
+/// The descriptors of a machine that boots, in the order of the message.
+fn with_images(memory: OwnedFd, images: Vec<OwnedFd>, console: OwnedFd) -> Vec<OwnedFd> {
+    std::iter::once(memory).chain(images).chain([console]).collect()
 }
 
 /// The serial log's pipe; the vmm must never wait for us, so its end does not block.

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::launch::files::Files;
 use crate::launch::group::GroupError;
-use crate::launch::jail::{JailSpec, LimitsWish};
+use crate::launch::jail::{JailSpec, LimitsWish, limits_of_blank};
 use crate::launch::process::ProcessError;
 use crate::warden::channel::ChannelError;
 
@@ -164,7 +164,8 @@ impl PoolError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kind {
     version: u16,
-    has_limits: bool,
+    /// Those of a blank's control group, if there are any: a machine's that are the same are not written again.
+    limits: Option<String>,
     ids: String,
     groups: PathBuf,
     vmm: FileId,
@@ -202,7 +203,7 @@ impl Kind {
     pub fn of(files: &Files, jail: &JailSpec) -> Result<Self, PoolError> {
         Ok(Self {
             version: VERSION,
-            has_limits: jail.limits == LimitsWish::Asked,
+            limits: (jail.limits == LimitsWish::Asked).then(|| format!("{:?}", limits_of_blank())),
             ids: jail.ids.to_string(),
             groups: jail.place()?.folder,
             vmm: FileId::of(&files.vmm)?,

@@ -11,7 +11,8 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::{Answer, Ask, Kind, Place, PoolError, SOCKET, Status, Word};
-use crate::launch::group::write_limits;
+use crate::launch::group::change_limits;
+use crate::launch::jail::limits_of_blank;
 use crate::warden::channel::{Channel, ChannelError};
 
 /// How long a pool may take to answer: it does nothing else.
@@ -39,7 +40,7 @@ impl Blank {
     /// # Errors
     /// The system refuses.
     pub fn limit(&self, limits: &Limits) -> Result<(), PoolError> {
-        Ok(write_limits(&self.group, limits)?)
+        Ok(change_limits(&self.group, &limits_of_blank(), limits)?)
     }
 }
 

@@ -34,7 +34,8 @@ pub(super) async fn rehearse(
         written: WorkingSet::default(),
     };
     let origin = Origin::Rehearsal { saved: Arc::new(saved), shared: key.shares };
-    let rehearsed = LaunchSpec { origin, shares: Vec::new(), ..spec.clone() };
+    // Nobody waits for it who would need a process out of the pool.
+    let rehearsed = LaunchSpec { origin, pool: None, shares: Vec::new(), ..spec.clone() };
     let machine =
         Machine::start(rehearsed).await.map_err(|error| TemplateError::Start(Box::new(error)))?;
     let acted = act(&machine).await;

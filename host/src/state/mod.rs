@@ -193,6 +193,42 @@ impl StateDir {
         TeamLock::await_end(&path).map_err(wrap("wait for the lock", &path))
     }
 
+    /// Removes the directories of teams that are in no list and that nobody is at: a command was killed that had just begun
+    /// one; which.
+    ///
+    /// # Errors
+    /// The file system refuses, or the list can't be read.
+    pub fn sweep(&self) -> Result<Vec<PathBuf>, StateError> {
+        let teams = self.path.join("teams");
+        let names: Vec<String> = match fs::read_dir(&teams) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => {
+                let entries = entries.map_err(wrap("look into", &teams))?.flatten();
+                entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+            }
+        };
+        let mut removed = Vec::new();
+        if names.is_empty() {
+            return Ok(removed);
+        }
+        let db = db::Db::open(self)?;
+        let is_unknown = |name: &str| matches!(db.team(name), Err(StateError::NoTeam(_)));
+        for name in names.iter().filter(|name| is_unknown(name)) {
+            let path = self.lock_path(name);
+            let lock = match TeamLock::take(&path) {
+                // Another command was faster.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                taken => taken.map_err(wrap("lock", &path))?,
+            };
+            // Whoever begins a team has the lock before it is in the list: now it is certain.
+            if let Some(lock) = lock.filter(|_| is_unknown(name)) {
+                self.remove_team(name, &lock)?;
+                removed.push(self.team(name));
+            }
+        }
+        Ok(removed)
+    }
+
     fn lock_path(&self, name: &str) -> PathBuf {
         self.team(name).join("lock")
     }
@@ -250,6 +286,26 @@ mod tests {
         state.remove_team("a", &lock).unwrap();
         assert!(!state.team("a").exists());
         assert!(state.lock("a").unwrap().is_some());
+    }
+
+    #[test]
+    fn what_is_in_no_list_and_held_by_nobody_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(Some(&folder.path().join("state"))).unwrap();
+        assert!(state.sweep().unwrap().is_empty());
+        let held = state.lock("held").unwrap().expect("nobody has it");
+        drop(state.lock("left").unwrap());
+        drop(state.lock("listed").unwrap());
+        state.make_team("torn").unwrap();
+        let mut db = db::Db::open(&state).unwrap();
+        db.add("listed", &rows::Origin::default(), &[]).unwrap();
+        let mut removed = state.sweep().unwrap();
+        removed.sort();
+        assert_eq!(removed, [state.team("left"), state.team("torn")]);
+        assert!(state.team("held").exists() && state.team("listed").exists());
+        assert!(!state.team("left").exists() && !state.team("torn").exists());
+        drop(held);
+        assert_eq!(state.sweep().unwrap(), [state.team("held")]);
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use super::super::clean_up;
 use super::up::start_again;
-use super::{TeamError, check, check_alive, check_running, finish, open, runtime, true_status};
+use super::{
+    TeamError, check, check_alive, check_running, finish, open, open_and_sweep, runtime,
+    true_status,
+};
 use crate::audit;
 use crate::audit::record::Entry;
 use crate::cli::pause::PauseArgs;
@@ -82,7 +85,7 @@ fn each(
     arguments: &RemoveArgs,
     work: impl Fn(&StateDir, &TeamRow) -> Result<(), TeamError>,
 ) -> Result<u8, TeamError> {
-    let state = open(&arguments.state)?;
+    let state = open_and_sweep(&arguments.state)?;
     if arguments.teams.iter().any(|target| target.agent.is_some()) {
         return Err(TeamError::WholeTeam);
     }

@@ -129,6 +129,16 @@ fn open(arguments: &StateArgs) -> Result<StateDir, TeamError> {
     Ok(StateDir::open(arguments.state.as_deref())?)
 }
 
+/// The same, for commands that list, begin or remove teams: what a killed command left is removed first.
+fn open_and_sweep(arguments: &StateArgs) -> Result<StateDir, TeamError> {
+    let state = open(arguments)?;
+    for removed in state.sweep()? {
+        let place = removed.display();
+        tell_line(format_args!("cloister: removed what a killed command had left: {place}"));
+    }
+    Ok(state)
+}
+
 /// A runtime for one thread.
 fn runtime() -> Result<tokio::runtime::Runtime, TeamError> {
     tokio::runtime::Builder::new_current_thread()

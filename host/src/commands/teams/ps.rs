@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use super::{TeamError, finish, open, print, true_status};
+use super::{TeamError, finish, open_and_sweep, print, true_status};
 use crate::cli::teams::PsArgs;
 use crate::exit_codes;
 use crate::state::StateDir;
@@ -53,7 +53,7 @@ pub fn ps(arguments: &PsArgs) -> u8 {
 }
 
 fn run(arguments: &PsArgs) -> Result<u8, TeamError> {
-    let state = open(&arguments.state)?;
+    let state = open_and_sweep(&arguments.state)?;
     let listed = list(&state, arguments)?;
     if arguments.json {
         let listing = Listing { schema: SCHEMA, teams: listed };

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::control::sweep_groups;
 use super::logs::{Follower, Printer};
-use super::{TeamError, finish, open, runtime};
+use super::{TeamError, finish, open_and_sweep, runtime};
 use crate::cli::teams::{UpArgs, WardenArgs};
 use crate::exit_codes;
 use crate::launch::jail::LimitsWish;
@@ -39,7 +39,7 @@ pub fn up(arguments: UpArgs) -> u8 {
 fn run(arguments: UpArgs) -> Result<u8, TeamError> {
     // Its plan comes with a descriptor for each thing that it names.
     warden::raise_open_files();
-    let state = open(&arguments.state)?;
+    let state = open_and_sweep(&arguments.state)?;
     let detach = arguments.detach;
     // Everything that can be found wrong is found here, while nothing is changed.
     let prepared = resolve::prepare(resolve::origin(arguments)?)?;
@@ -71,8 +71,7 @@ fn add(state: &StateDir, prepared: &Prepared) -> Result<TeamLock, TeamError> {
     let name = &prepared.name;
     let mut db = Db::open(state)?;
     let Some(lock) = state.lock(name)? else {
-        // Nearly always a team that runs; otherwise another command is at it just now.
-        db.team(name)?;
+        // It runs, or another command is at it just now.
         return Err(StateError::Exists(name.clone()).into());
     };
     match db.add(name, &prepared.origin, &prepared.agents) {

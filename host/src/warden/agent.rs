@@ -126,12 +126,19 @@ impl One<'_> {
                 None => Some(End::Gone),
                 // It shall run: it does not wait any longer.
                 Some((Order::Start | Order::Restart, done)) => {
-                    done.send(()).ok();
+                    self.takes(done);
                     None
                 }
                 Some((order, done)) => Some(End::Ordered(order, done)),
             },
         }
+    }
+
+    /// Takes an order to start. Whoever gave it goes on when the agent has begun, which its status tells from here on.
+    fn takes(&self, done: oneshot::Sender<()>) {
+        self.change(|row| row.status = AgentStatus::Starting);
+        // Whoever ordered may have gone.
+        done.send(()).ok();
     }
 
     fn verdict(&self, rows: &[AgentRow]) -> Verdict {
@@ -338,7 +345,7 @@ impl One<'_> {
             () = sleep(wait) => None,
             order = orders.recv() => match order {
                 Some((Order::Start | Order::Restart, done)) => {
-                    done.send(()).ok();
+                    self.takes(done);
                     None
                 }
                 Some((Order::Stop, done)) => {
@@ -367,11 +374,12 @@ impl One<'_> {
             if order == Order::Stop && self.team.status(self.index).is_some_and(|s| !s.is_final()) {
                 self.finish(AgentStatus::Stopped, String::new());
             }
-            // Whoever ordered may have gone.
-            done.send(()).ok();
             if order != Order::Stop {
+                self.takes(done);
                 return true;
             }
+            // Whoever ordered may have gone.
+            done.send(()).ok();
         }
     }
 }

@@ -229,6 +229,28 @@ impl Team {
         {
             // Dropped when the agent's task has ended.
             wait.await.ok();
+            if order != Order::Stop {
+                self.has_begun(agent).await;
+            }
+        }
+    }
+
+    /// Waits until an agent that was ordered to start runs, has failed to, or waits for others.
+    async fn has_begun(&self, agent: usize) {
+        let waits_for_none = self.recipes.get(agent).is_some_and(|one| one.after.is_empty());
+        let begun = |rows: &Vec<AgentRow>| {
+            rows.get(agent).is_none_or(|row| match row.status {
+                AgentStatus::Starting => false,
+                AgentStatus::Waiting => !waits_for_none,
+                _ => true,
+            })
+        };
+        let mut rows = self.rows.subscribe();
+        let mut ending = self.ending.subscribe();
+        tokio::select! {
+            _ = rows.wait_for(begun) => {}
+            _ = ending.wait_for(|ending| *ending) => {}
+            _ = self.machine.ended() => {}
         }
     }
 

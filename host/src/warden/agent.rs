@@ -378,7 +378,6 @@ impl One<'_> {
                 self.takes(done);
                 return true;
             }
-            // Whoever ordered may have gone.
             done.send(()).ok();
         }
     }

@@ -29,6 +29,9 @@ const MAX_STDERR: usize = 16 << 10;
 /// How long to wait for the end of its standard error once the vmm has ended: only it held the pipe,
 /// so this is never reached unless something is very wrong.
 const STDERR_LIMIT: Duration = Duration::from_secs(1);
+/// How long another parent of a vmm that has ended may take to remove its control group and to tell. What it leaves then the
+/// next command removes. (The removal itself has 20 s.)
+const PARENT_LIMIT: Duration = Duration::from_secs(30);
 /// How long the jail may take. Milliseconds; a second on an emulated host.
 const JAIL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -241,9 +244,10 @@ impl VmmProcess {
                     self.has_ended = self.status.is_some();
                 }
                 Parent::Other(parent) => {
-                    self.status = parent.ended().await.map(ExitStatus::from_raw);
-                    // When its parent was killed, the kernel is about to kill it too.
+                    // The kernel's word, whatever its parent does: one that was stopped says nothing more.
                     let Ok(_ended) = self.handle.readable().await else { return };
+                    let told = tokio::time::timeout(PARENT_LIMIT, parent.ended()).await;
+                    self.status = told.ok().flatten().map(ExitStatus::from_raw);
                     self.has_ended = true;
                 }
             }

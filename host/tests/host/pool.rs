@@ -214,6 +214,18 @@ fn whoever_is_killed_nothing_is_left() {
 }
 
 #[test]
+fn a_parent_that_says_nothing_more_is_not_waited_for() {
+    let installation = Installation::new("ordinary");
+    let pool = Pool::new(&installation, 1);
+    let waiting = pool.parents();
+    let (mut child, _output) = echoing(&installation);
+    kill(waiting[0], Signal::STOP);
+    drop(child.stdin.take());
+    assert!(child.wait().expect("an end").success());
+    kill(waiting[0], Signal::CONT);
+}
+
+#[test]
 fn other_programs_than_those_that_wait_are_not_mixed_with_them() {
     let installation = Installation::new("ordinary");
     let pool = Pool::new(&installation, 1);
@@ -242,7 +254,7 @@ fn a_pool_of_none_and_pools_that_can_not_be_are_told() {
         assert_eq!(output.status.code(), Some(125), "{said}");
         assert!(said.contains(hint), "{hint}: {said}");
     };
-    fails(&mut run(&installation, &["true"]), "no pool answers in");
+    fails(&mut run(&installation, &["true"]), "/pool: No such file or directory");
     let pool = Pool::new(&installation, 0);
     let output = run(&installation, &["true"]).output().expect("a run");
     assert!(text(&output.stderr).contains("vmm process started"), "{}", text(&output.stderr));

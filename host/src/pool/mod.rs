@@ -31,7 +31,6 @@ use crate::launch::files::Files;
 use crate::launch::group::GroupError;
 use crate::launch::jail::{JailSpec, LimitsWish, limits_of_blank};
 use crate::launch::process::ProcessError;
-use crate::warden::channel::ChannelError;
 
 /// Raised when anything here changes: a pool may be older than who takes from it.
 const VERSION: u16 = 1;
@@ -104,7 +103,7 @@ pub enum PoolError {
         folder: PathBuf,
         /// Why not.
         #[source]
-        source: ChannelError,
+        source: io::Error,
     },
     /// What came is not what comes from a pool of this version.
     #[error("the pool in {} is of another version, or broken", .0.display())]

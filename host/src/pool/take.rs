@@ -1,5 +1,6 @@
 //! Takes a blank out of a pool, for whoever starts a machine.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -130,6 +131,11 @@ fn status_of(
 }
 
 fn silent(place: &Place, source: ChannelError) -> PoolError {
+    let source = match source {
+        ChannelError::Connect(error) | ChannelError::Broken(error) => error,
+        ChannelError::Frame(error) => io::Error::other(error),
+        ChannelError::Gone => io::ErrorKind::UnexpectedEof.into(),
+    };
     PoolError::Silent { folder: place.folder.clone(), source }
 }
 

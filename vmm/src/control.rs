@@ -35,7 +35,8 @@ pub enum Command {
     Start(VmSpec),
     /// Run the probe guest and end. Descriptor: `/dev/kvm`. Answer: [`Event::Probed`].
     Probe,
-    /// Take every vCPU out of the guest and keep it out. Answer: [`Event::Paused`].
+    /// Take every vCPU out of the guest and keep it out; of a machine that can be saved also wait until the file server
+    /// has answered every request. Answer: [`Event::Paused`].
     Pause,
     /// Undo [`Command::Pause`]. Answer: [`Event::Resumed`].
     Resume,
@@ -67,18 +68,23 @@ pub enum Command {
     StartShared(VmSpec),
     /// As [`Command::Start`] and [`Command::StartShared`], for a machine that can be saved: its threads may
     /// read KVM's state of it, which those of other machines may not. With the device of shared directories
-    /// two descriptors more, of which the socket has nobody at its other end.
+    /// two descriptors more. The socket may have nobody at its other end.
     StartSavable(SavedSpec),
     /// Save the machine, which is paused and was started to be savable. Descriptor: a pipe that is
     /// read meanwhile (in a jail no file can be written), which gets everything but the memory
     /// ([`crate::snapshot`]) and then its end. Answer: [`Event::Saved`]. Of a [`Command::Rehearse`] it gets the
     /// [`WorkingSet`] of the pages that were written, in postcard.
     Save,
+    /// The same with the memory. Descriptors: the pipe of [`Command::Save`]; another, read meanwhile too, which gets the
+    /// memory as [`crate::extents`] tell it, and then its end. Answer: [`Event::Saved`]. Not of a [`Command::Rehearse`].
+    SaveWhole,
     /// Go on from a saved machine. Descriptors: `/dev/kvm`; its memory (a file that can't be written by
     /// this descriptor, or a memfd sealed against writing and resizing), which is never changed; what
     /// [`Command::Save`] wrote; serial log; with the device of shared directories the two of
     /// [`Command::StartShared`]. The pages of the list are copied before the guest runs, all at once.
     Fork(SavedSpec, WorkingSet),
+    /// As [`Command::Fork`], for a machine that can be saved again.
+    ForkSavable(SavedSpec, WorkingSet),
     /// As [`Command::Fork`], to find out which pages such a machine writes: KVM notes them.
     Rehearse(SavedSpec),
 }
@@ -90,13 +96,13 @@ pub enum Event {
     Running(StartTimes),
     /// Answer to [`Command::Probe`].
     Probed(ProbeReport),
-    /// Every vCPU is out of the guest.
+    /// Every vCPU is out of the guest, and a machine that can be saved is ready for it.
     Paused,
     /// Every vCPU runs again.
     Resumed,
-    /// Answer to [`Command::Save`]: the file is written.
+    /// Answer to [`Command::Save`] and [`Command::SaveWhole`]: the file is written, and so is the memory.
     Saved {
-        /// Its length.
+        /// The file's length.
         bytes: u64,
     },
     /// Answer to [`Command::Stats`].

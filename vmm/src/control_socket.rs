@@ -140,8 +140,8 @@ impl AsRawFd for ControlSocket {
 pub fn name(command: &Command) -> &'static str {
     match command {
         Command::Start(_) | Command::StartShared(_) | Command::StartSavable(_) => "start",
-        Command::Save => "save",
-        Command::Fork(..) => "fork",
+        Command::Save | Command::SaveWhole => "save",
+        Command::Fork(..) | Command::ForkSavable(..) => "fork",
         Command::Rehearse(_) => "rehearse",
         Command::Probe => "probe",
         Command::Pause => "pause",
@@ -159,7 +159,10 @@ fn check_descriptors(command: &Command, got: usize) -> Result<(), ControlError> 
         Command::Start(_) => 5,
         Command::StartShared(_) => 7,
         Command::StartSavable(spec) => 5 + 2 * usize::from(spec.shared),
-        Command::Fork(spec, _) | Command::Rehearse(spec) => 4 + 2 * usize::from(spec.shared),
+        Command::Fork(spec, _) | Command::ForkSavable(spec, _) | Command::Rehearse(spec) => {
+            4 + 2 * usize::from(spec.shared)
+        }
+        Command::SaveWhole => 2,
         Command::Save | Command::Probe | Command::Connect { .. } | Command::Accept { .. } => 1,
         _ => 0,
     };

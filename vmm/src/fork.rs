@@ -16,6 +16,7 @@ use crate::kvm::{self, restore};
 use crate::machine::{BuildError, Devices, Machine, Parts};
 use crate::memory::{self, PageMaker};
 use crate::seccomp;
+use crate::snapshot::take::Savable;
 use crate::snapshot::{MAX_BYTES, Snapshot, SnapshotError};
 use crate::spec::{SavedSpec, WorkingSet};
 use crate::sys;
@@ -57,6 +58,8 @@ impl Descriptors {
 pub enum Purpose {
     /// To be used. It writes these pages at once.
     Use(WorkingSet),
+    /// To be used and saved again. It writes these pages at once.
+    Savable(WorkingSet),
     /// To find out which those are.
     Rehearsal,
 }
@@ -71,12 +74,16 @@ pub fn build(
     descriptors: Descriptors,
     mut times: StartTimes,
 ) -> Result<Machine, BuildError> {
-    let Descriptors { kvm, memory, mut state, serial, shared } = descriptors;
+    let Descriptors { kvm, memory: mut file, mut state, serial, shared } = descriptors;
     spec.vm.validate()?;
     let snapshot = read(&mut state)?;
-    let memory = memory::map_private(&memory, spec.vm.memory_bytes())?;
-    if let Purpose::Use(written) = purpose {
-        copy(written, &memory, spec.vm.memory_bytes())?;
+    let bytes = spec.vm.memory_bytes();
+    let memory = match purpose {
+        Purpose::Savable(_) => memory::map_private_savable(&mut file, bytes)?,
+        Purpose::Use(_) | Purpose::Rehearsal => memory::map_private(&file, bytes)?,
+    };
+    if let Purpose::Use(written) | Purpose::Savable(written) = purpose {
+        copy(written, &memory, bytes)?;
     }
 
     let host = kvm::Host::new(kvm)?;
@@ -85,7 +92,7 @@ pub fn build(
     snapshot.check_fits(&spec.vm, &spec.fingerprint, &cpuid, count)?;
     // Memory slots first, then the interrupt controller, event descriptors last (see `crate::kvm`).
     let vm = match purpose {
-        Purpose::Use(_) => host.create_vm(&memory)?,
+        Purpose::Use(_) | Purpose::Savable(_) => host.create_vm(&memory)?,
         Purpose::Rehearsal => host.create_noted_vm(&memory)?,
     };
     let vcpus = host.create_vcpus(&vm, spec.vm.vcpus)?;
@@ -94,6 +101,12 @@ pub fn build(
     }
     times.kvm_ns = sys::monotonic_ns();
 
+    let savable =
+        matches!(purpose, Purpose::Savable(_)).then(|| Savable::again(&snapshot, &memory));
+    let confine = match savable {
+        None => seccomp::confine_vcpu,
+        Some(_) => seccomp::confine_savable_vcpu,
+    };
     let body = snapshot.body;
     restore::vcpus(&vcpus, &body.vcpus, body.tsc_khz)?;
     restore::machine(&vm, &body.vm)?;
@@ -101,8 +114,8 @@ pub fn build(
     devices.take_states(&body.devices)?;
     times.loaded_ns = sys::monotonic_ns();
 
-    let parts = Parts { spec: spec.vm, vm, vcpus, savable: None, devices, serial, times };
-    let machine = Machine::assemble(parts, seccomp::confine_vcpu)?;
+    let parts = Parts { spec: spec.vm, vm, vcpus, savable, devices, serial, times };
+    let machine = Machine::assemble(parts, confine)?;
     let slots = || memory.iter().map(GuestMemoryRegion::len).collect();
     Ok(Machine { noted: matches!(purpose, Purpose::Rehearsal).then(slots), ..machine })
 }

@@ -6,6 +6,8 @@ pub mod spec;
 
 mod working_set;
 
+pub mod extents;
+
 pub mod control;
 
 pub mod exit;

@@ -269,7 +269,8 @@ fn boot(
     let Descriptors { kvm, memory, kernel: mut kernel_file, root: mut root_file, serial, shared } =
         descriptors;
     spec.validate()?;
-    let memory = memory::map(&memory, spec.memory_bytes())?;
+    let file = memory;
+    let memory = memory::map(&file, spec.memory_bytes())?;
 
     // Memory slots first, then the interrupt controller, event descriptors last (see `crate::kvm`).
     let host = kvm::Host::new(kvm)?;
@@ -287,7 +288,8 @@ fn boot(
     let mut savable = None;
     if let Some(boot) = vcpus.first() {
         registers::set_pvh_entry(boot, loaded.entry).map_err(BuildError::BootVcpu)?;
-        savable = saved.map(|saved| Savable::new(&host, boot, saved)).transpose()?;
+        savable =
+            saved.map(|saved| Savable::new(&host, boot, saved, (&memory, file))).transpose()?;
     }
     let confine = match savable {
         None => seccomp::confine_vcpu,

@@ -75,6 +75,8 @@ fn build(command: Command, descriptors: Vec<OwnedFd>, times: StartTimes) -> Buil
             .map(|given| machine::build_savable(&spec, given, times)),
         Command::Fork(spec, written) => fork::Descriptors::from_message(descriptors)
             .map(|given| fork::build(spec, &Purpose::Use(written), given, times)),
+        Command::ForkSavable(spec, written) => fork::Descriptors::from_message(descriptors)
+            .map(|given| fork::build(spec, &Purpose::Savable(written), given, times)),
         Command::Rehearse(spec) => fork::Descriptors::from_message(descriptors)
             .map(|given| fork::build(spec, &Purpose::Rehearsal, given, times)),
         other => return Built::Other(other, descriptors),

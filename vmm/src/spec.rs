@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::extents::{EXTENT_HEAD_BYTES, ExtentError, Extents, MAX_EXTENT_BYTES, extent_head};
 pub use crate::working_set::WorkingSet;
 
 /// Most vCPUs of one machine: what the APIC id space and the boot tables here are laid out for.
@@ -42,8 +43,8 @@ pub struct SavedSpec {
     /// What the host says of itself: its kernel, its processor, these programs. A machine goes on only
     /// where the same was said as when it was saved.
     pub fingerprint: [u8; FINGERPRINT_BYTES],
-    /// Whether it has the device of shared directories. One that is to be saved gets a device that no file
-    /// server is behind: the guest may find it and not use it.
+    /// Whether it has the device of shared directories. That of a template's machine has no file server behind it: the
+    /// guest may find it and not use it.
     pub shared: bool,
 }
 

@@ -131,7 +131,9 @@ impl Guest {
                 | Command::StartShared(_)
                 | Command::StartSavable(_)
                 | Command::Save
+                | Command::SaveWhole
                 | Command::Fork(..)
+                | Command::ForkSavable(..)
                 | Command::Rehearse(_)
                 | Command::Probe => {
                     unreachable!("{command:?} came late")

@@ -1,11 +1,13 @@
 //! The vmm's one event loop: control messages, devices, vCPU reports and the watchdog.
 //!
 //! ```text
-//!   Running ──pause──▶ Pausing ──all vCPUs out──▶ Paused ──resume──▶ Resuming ──▶ Running
-//!      └──────────┴─ stop, the guest's end, or the host's: out of every state ─┴──────┘
+//!   Running ──pause──▶ Pausing ──all vCPUs out──▶ Resting ──no request out──▶ Paused ──resume──▶ Resuming ──▶ Running
+//!      └──────────┴────── stop, the guest's end, or the host's: out of every state ──────────┴──────────────┘
 //! ```
 
 mod save;
+
+mod phases;
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
@@ -39,9 +41,15 @@ const DEVICE_TOKENS: u32 = 0x1_0000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Running,
-    Pausing { left: usize },
+    Pausing {
+        left: usize,
+    },
+    /// The file server still works on requests of a machine that can be saved.
+    Resting,
     Paused,
-    Resuming { left: usize },
+    Resuming {
+        left: usize,
+    },
 }
 
 /// Runs the machine until it ends.
@@ -152,6 +160,7 @@ impl Loop {
             | Command::StartShared(_)
             | Command::StartSavable(_)
             | Command::Fork(..)
+            | Command::ForkSavable(..)
             | Command::Rehearse(_)
             | Command::Probe => {
                 let message = control_socket::name(&command);
@@ -160,8 +169,8 @@ impl Loop {
             Command::Stop => self.end(ExitCode::Stopped, "stopped by the host".to_owned()),
             Command::Stats => self.send(&Event::Stats(self.stats())),
             Command::Pause => self.pause(ops),
-            Command::Resume => self.resume(),
-            Command::Save => self.save(descriptors),
+            Command::Resume => self.resume(ops),
+            Command::Save | Command::SaveWhole => self.save(descriptors),
             // A paused machine's memory and devices stand still.
             Command::Connect { .. } | Command::Accept { .. } | Command::Refuse { .. } if paused => {
                 if self.deferred.len() < MAX_DEFERRED {
@@ -185,31 +194,6 @@ impl Loop {
         self.forward_vsock_events();
     }
 
-    fn pause(&mut self, ops: &mut EventOps) {
-        match self.phase {
-            Phase::Running => {
-                self.unwatch_devices(ops);
-                self.phase = Phase::Pausing { left: self.machine.vcpus.count() };
-                self.machine.vcpus.want(Wanted::Pause);
-            }
-            Phase::Pausing { .. } | Phase::Resuming { .. } => self.next = Some(Wanted::Pause),
-            Phase::Paused => self.send(&Event::Paused),
-        }
-    }
-
-    fn resume(&mut self) {
-        match self.phase {
-            // Its state is being read.
-            Phase::Paused if self.saving.is_some() => self.next = Some(Wanted::Run),
-            Phase::Paused => {
-                self.phase = Phase::Resuming { left: self.machine.vcpus.count() };
-                self.machine.vcpus.want(Wanted::Run);
-            }
-            Phase::Pausing { .. } | Phase::Resuming { .. } => self.next = Some(Wanted::Run),
-            Phase::Running => self.send(&Event::Resumed),
-        }
-    }
-
     fn on_reports(&mut self, ops: &mut EventOps) {
         self.machine.wake.read().ok();
         while let Ok(report) = self.machine.reports.try_recv() {
@@ -217,8 +201,8 @@ impl Loop {
                 Report::Ended(exit) => {
                     self.exit.get_or_insert(exit);
                 }
-                Report::Paused => self.on_paused(),
-                Report::Saved { index, state } => self.on_saved(index, state),
+                Report::Paused => self.on_paused(ops),
+                Report::Saved { index, state } => self.on_saved(index, state, ops),
                 Report::Running => self.on_running(ops),
                 Report::Looked { index, dead } => {
                     if let Some(slot) = self.dead.get_mut(index) {
@@ -230,46 +214,6 @@ impl Loop {
         if self.phase == Phase::Running && self.dead.iter().all(|dead| *dead) {
             let detail = "every vCPU is halted with interrupts off".to_owned();
             self.end(ExitCode::Halted, detail);
-        }
-    }
-
-    fn on_paused(&mut self) {
-        let Phase::Pausing { left } = &mut self.phase else { return };
-        *left = left.saturating_sub(1);
-        if *left > 0 {
-            return;
-        }
-        self.phase = Phase::Paused;
-        self.send(&Event::Paused);
-        if self.next.take() == Some(Wanted::Run) {
-            self.resume();
-        }
-    }
-
-    fn on_running(&mut self, ops: &mut EventOps) {
-        let Phase::Resuming { left } = &mut self.phase else { return };
-        *left = left.saturating_sub(1);
-        if *left > 0 {
-            return;
-        }
-        self.phase = Phase::Running;
-        self.dead.fill(false);
-        self.watch_devices(ops);
-        lock(&self.machine.devices.vsock).kick();
-        lock(&self.machine.devices.rng).kick();
-        if let Some(fs) = &self.machine.devices.fs {
-            lock(fs).kick();
-        }
-        if std::mem::replace(&mut self.announced, true) {
-            self.send(&Event::Resumed);
-        } else {
-            self.send(&Event::Running(self.machine.times));
-        }
-        for (command, descriptors) in std::mem::take(&mut self.deferred) {
-            self.on_command(command, descriptors, ops);
-        }
-        if self.next.take() == Some(Wanted::Pause) {
-            self.pause(ops);
         }
     }
 
@@ -318,21 +262,6 @@ impl Loop {
         stats
     }
 
-    fn watch_devices(&mut self, ops: &mut EventOps) {
-        for events in self.device_events() {
-            if let Err(error) = ops.add(events) {
-                self.end(ExitCode::Host, format!("watching a device: {error}"));
-            }
-        }
-    }
-
-    fn unwatch_devices(&mut self, ops: &mut EventOps) {
-        for events in self.device_events() {
-            // Not watched yet if the pause comes before the first run: nothing to do then.
-            ops.remove(events).ok();
-        }
-    }
-
     fn device_events(&self) -> Vec<Events> {
         let mut events = Vec::new();
         let mut add = |base: u32, sources: Vec<(RawFd, u32)>| {
@@ -344,10 +273,13 @@ impl Loop {
         };
         add(VSOCK, lock(&self.machine.devices.vsock).event_sources());
         add(RNG, lock(&self.machine.devices.rng).event_sources());
-        if let Some(fs) = &self.machine.devices.fs {
-            add(FS, lock(fs).event_sources());
-        }
+        events.extend(self.fs_events());
         events
+    }
+
+    fn fs_events(&self) -> Vec<Events> {
+        let sources = self.machine.devices.fs.iter().flat_map(|fs| lock(fs).event_sources());
+        sources.map(|(fd, token)| Events::with_data_raw(fd, FS + token, EventSet::IN)).collect()
     }
 }
 
@@ -357,6 +289,10 @@ impl MutEventSubscriber for Loop {
             CONTROL => self.on_control(ops),
             REPORTS => self.on_reports(ops),
             WATCHDOG => self.on_watchdog(),
+            token @ FS.. if self.phase == Phase::Resting => {
+                self.on_fs(token - FS);
+                self.rest(ops);
+            }
             // Events that were ready together with the one that paused.
             _ if !matches!(self.phase, Phase::Running) => {}
             token @ VSOCK..RNG => {

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 
+use event_manager::EventOps;
 use kvm_ioctls::VmFd;
 
 use super::{Loop, Phase};
@@ -21,6 +22,8 @@ use crate::vcpu::Wanted;
 /// A machine's state on its way into a file.
 pub(super) struct Saving {
     file: File,
+    /// Where the memory goes, if that is saved too.
+    memory: Option<File>,
     vcpus: Vec<Option<Box<VcpuState>>>,
     left: usize,
 }
@@ -35,11 +38,14 @@ fn noted(vm: &VmFd, slots: &[u64], mut file: File) -> Result<u64, SaveError> {
 }
 
 impl Loop {
-    /// Asks the vCPUs for their states.
-    pub(super) fn save(&mut self, mut descriptors: Vec<OwnedFd>) {
+    /// Asks the vCPUs for their states. One descriptor: for those; two: the second for the memory.
+    pub(super) fn save(&mut self, descriptors: Vec<OwnedFd>) {
+        let mut descriptors = descriptors.into_iter();
+        let (file, memory) = (descriptors.next(), descriptors.next());
         if self.phase == Phase::Paused
             && let Some(slots) = &self.machine.noted
-            && let Some(file) = descriptors.pop()
+            && memory.is_none()
+            && let Some(file) = file
         {
             return match noted(&self.machine.vm, slots, file.into()) {
                 Ok(bytes) => self.send(&Event::Saved { bytes }),
@@ -48,18 +54,24 @@ impl Loop {
         }
         let possible =
             self.phase == Phase::Paused && self.machine.savable.is_some() && self.saving.is_none();
-        let Some(file) = descriptors.pop().filter(|_| possible) else {
+        let Some(file) = file.filter(|_| possible) else {
             let message = control_socket::name(&Command::Save);
             return self.control_failed(&ControlError::Unexpected { message });
         };
         let count = self.machine.vcpus.count();
         let vcpus = (0..count).map(|_| None).collect();
-        self.saving = Some(Saving { file: file.into(), vcpus, left: count });
+        let memory = memory.map(File::from);
+        self.saving = Some(Saving { file: file.into(), memory, vcpus, left: count });
         self.machine.vcpus.save();
     }
 
     /// Notes a vCPU's state; after the last one the file is written.
-    pub(super) fn on_saved(&mut self, index: usize, state: Result<Box<VcpuState>, KvmError>) {
+    pub(super) fn on_saved(
+        &mut self,
+        index: usize,
+        state: Result<Box<VcpuState>, KvmError>,
+        ops: &mut EventOps,
+    ) {
         let Some(saving) = &mut self.saving else { return };
         match state {
             Ok(state) => {
@@ -73,16 +85,25 @@ impl Loop {
         if saving.left > 0 {
             return;
         }
-        let (Some(saving), Some(savable)) = (self.saving.take(), &self.machine.savable) else {
-            return;
-        };
-        match savable.write(&self.machine, saving.vcpus, saving.file) {
+        let Some(saving) = self.saving.take() else { return };
+        match self.write(saving) {
             Ok(bytes) => self.send(&Event::Saved { bytes }),
             Err(error) => return self.save_failed(&error),
         }
         if self.next.take() == Some(Wanted::Run) {
-            self.resume();
+            self.resume(ops);
         }
+    }
+
+    /// Writes all of it; the state's length. Reading a vCPU's state can change its guest's memory, so that comes last.
+    fn write(&mut self, saving: Saving) -> Result<u64, SaveError> {
+        let Saving { file, memory, vcpus, .. } = saving;
+        let Some(savable) = &self.machine.savable else { return Ok(0) };
+        let bytes = savable.write(&self.machine, vcpus, file)?;
+        if let (Some(memory), Some(savable)) = (memory, &mut self.machine.savable) {
+            savable.write_memory(memory)?;
+        }
+        Ok(bytes)
     }
 
     /// A machine that can't be saved has no use.

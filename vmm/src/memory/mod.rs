@@ -6,13 +6,18 @@
 
 mod bulk;
 
+mod holes;
+
 pub use bulk::{BulkReader, PageMaker};
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 use vm_memory::mmap::MmapRegionError;
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
+use vm_memory::{
+    GuestAddress, GuestMemory, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap, MmapRegion,
+};
 
 use crate::x86_64::layout::{self, RamRange};
 
@@ -95,6 +100,49 @@ fn map_ranges(
 pub fn map_private(file: &File, size: u64) -> Result<GuestMemoryMmap, MemoryError> {
     check_unwritable(file, size)?;
     map_ranges(file, size, libc::MAP_PRIVATE)
+}
+
+/// The same for a machine that can be saved: large parts of the file that are empty are memory without a file. They are
+/// read then, and there is no other way to find out whether the guest has written them; of a file in memory each page
+/// that is only read would be made.
+///
+/// # Errors
+/// As [`map_private`].
+pub fn map_private_savable(file: &mut File, size: u64) -> Result<GuestMemoryMmap, MemoryError> {
+    let memory = map_private(file, size)?;
+    let system = |step| move |source| MemoryError::System { step, source };
+    let holes = holes::holes(file, size).map_err(system("looking for empty parts"))?;
+    let mut begin = 0;
+    for region in memory.iter() {
+        let end = begin + region.len();
+        for hole in &holes {
+            let part = hole.start.max(begin)..hole.end.min(end);
+            if !part.is_empty() {
+                map_nothing(region, &(part.start - begin..part.end - begin))
+                    .map_err(system("mmap of empty memory"))?;
+            }
+        }
+        begin = end;
+    }
+    Ok(memory)
+}
+
+/// Puts memory without a file into the place of a part of a region.
+fn map_nothing(region: &GuestRegionMmap, part: &Range<u64>) -> std::io::Result<()> {
+    let place = |place: u64| usize::try_from(place).map_err(std::io::Error::other);
+    let (from, bytes) = (place(part.start)?, place(part.end - part.start)?);
+    let start = region.as_ptr().wrapping_add(from);
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    // SAFETY: the part lies inside the region's own mapping, of which nobody has read or written anything yet.
+    let mapped = unsafe { libc::mmap(start.cast(), bytes, prot, flags, -1, 0) };
+    if mapped == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error());
+    }
+    // As of the file's part. In huge pages a guest that has touched little would have much.
+    advise(start, bytes, libc::MADV_DONTDUMP);
+    advise(start, bytes, libc::MADV_NOHUGEPAGE);
+    Ok(())
 }
 
 /// Checks that a file has a size, and that nobody changes it by this descriptor, nor, if it is a memory file, by
@@ -204,7 +252,9 @@ pub(crate) fn sealed_file(bytes: u64) -> File {
 
 #[cfg(test)]
 mod tests {
-    use vm_memory::{Bytes, GuestMemory, GuestMemoryRegion};
+    use std::os::unix::fs::FileExt as _;
+
+    use vm_memory::Bytes;
 
     use super::*;
 
@@ -228,6 +278,33 @@ mod tests {
             assert!(region.as_ptr().addr().is_multiple_of(HUGE_BYTES));
             assert_eq!(region.start_addr().0 % (HUGE_BYTES as u64), 0);
         }
+    }
+
+    #[test]
+    fn empty_parts_of_a_savable_machines_file_are_read_without_making_them() {
+        use std::os::unix::fs::MetadataExt as _;
+        // On both sides of the gap.
+        let size = layout::MMIO_GAP_START + (64 << 20);
+        let written = sealed_file(size);
+        let places = [5000, 40 << 20, layout::MMIO_GAP_START - 1, layout::MMIO_GAP_START, size - 1];
+        places.iter().for_each(|place| written.write_all_at(&[7], *place).unwrap());
+        let path = format!("/proc/self/fd/{}", written.as_raw_fd());
+        let mut file = File::open(path).unwrap();
+        let blocks = written.metadata().unwrap().blocks();
+        let memory = map_private_savable(&mut file, size).unwrap();
+        let address = |place: u64| match place.checked_sub(layout::MMIO_GAP_START) {
+            Some(behind) => GuestAddress(layout::MMIO_GAP_END + behind),
+            None => GuestAddress(place),
+        };
+        for place in places {
+            assert_eq!(memory.read_obj::<u8>(address(place)).unwrap(), 7, "{place:#x}");
+        }
+        for place in [4 << 20, 60 << 20, 1 << 30, layout::MMIO_GAP_START + (20 << 20)] {
+            assert_eq!(memory.read_obj::<u64>(address(place)).unwrap(), 0);
+            memory.write_obj(9_u64, address(place)).unwrap();
+            assert_eq!(memory.read_obj::<u64>(address(place)).unwrap(), 9);
+        }
+        assert_eq!(written.metadata().unwrap().blocks(), blocks);
     }
 
     #[test]

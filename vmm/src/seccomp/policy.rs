@@ -89,6 +89,10 @@ const KVM_GET_CLOCK: u32 = 0x8030_ae7c;
 const KVM_GET_IRQCHIP: u32 = 0xc208_ae62;
 const KVM_GET_DIRTY_LOG: u32 = 0x4010_ae42;
 
+/// `SEEK_DATA` and `SEEK_HOLE`, argument 2 of `lseek`.
+const SEEK_DATA: Check = Check::Is { argument: 2, value: libc::SEEK_DATA.unsigned_abs() };
+const SEEK_HOLE: Check = Check::Is { argument: 2, value: libc::SEEK_HOLE.unsigned_abs() };
+
 /// Protection is argument 2 of `mmap`.
 const NOT_EXECUTABLE: Check = Check::Lacks { argument: 2, bits: libc::PROT_EXEC.unsigned_abs() };
 
@@ -140,6 +144,8 @@ pub const TABLE: &[Line] = &[
     ioctl(KVM_GET_CLOCK, SAVABLE_LOOP, "state: the guest's clock"),
     ioctl(KVM_GET_IRQCHIP, SAVABLE_LOOP, "state: interrupt controllers"),
     ioctl(KVM_GET_DIRTY_LOG, SAVABLE_LOOP, "a rehearsal: which pages were written"),
+    line_if(libc::SYS_lseek, SAVABLE_LOOP, SEEK_DATA, "memory: the next page that there is"),
+    line_if(libc::SYS_lseek, SAVABLE_LOOP, SEEK_HOLE, "memory: how far the pages reach"),
     line(libc::SYS_epoll_wait, LOOP, "the event loop waits"),
     line(libc::SYS_epoll_ctl, LOOP, "watches streams as they come and go"),
     line(libc::SYS_recvmsg, LOOP, "control messages with their descriptors; vsock streams"),

@@ -16,6 +16,8 @@
 
 pub mod take;
 
+mod whole;
+
 use kvm_bindings::kvm_cpuid_entry2;
 use serde::{Deserialize, Serialize};
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use kvm_bindings::kvm_cpuid_entry2;
 use kvm_ioctls::VcpuFd;
+use vm_memory::GuestMemoryMmap;
 
+use super::whole::Whole;
 use super::{Body, Snapshot, SnapshotError};
 use crate::devices::virtio::saved::StateFault;
 use crate::kvm::saved::{VcpuState, VmState};
@@ -16,13 +18,14 @@ use crate::spec::{FINGERPRINT_BYTES, SavedSpec};
 use crate::x86_64::msrs;
 
 /// What has to be asked for before the guest runs, while all of KVM may still be used.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Savable {
     fingerprint: [u8; FINGERPRINT_BYTES],
     tsc_khz: u32,
     cpuid: Vec<kvm_cpuid_entry2>,
     /// The model-specific registers that make up a vCPU's state.
     pub msrs: Arc<[u32]>,
+    memory: Whole,
 }
 
 /// Why a machine could not be saved.
@@ -46,14 +49,22 @@ pub enum SaveError {
     /// The file can't be written.
     #[error("writing the saved machine")]
     Write(#[source] std::io::Error),
+    /// The memory can't be read, or not be written to where it goes.
+    #[error("writing the saved machine's memory")]
+    Memory(#[source] std::io::Error),
 }
 
 impl Savable {
-    /// Asks for all of it. `boot` has not run yet.
+    /// Asks for all of it, for a machine that boots. `boot` has not run yet. `memory` is the machine's, and lies in `file`.
     ///
     /// # Errors
     /// This host's KVM can't save machines.
-    pub fn new(host: &Host, boot: &VcpuFd, spec: &SavedSpec) -> Result<Self, KvmError> {
+    pub fn new(
+        host: &Host,
+        boot: &VcpuFd,
+        spec: &SavedSpec,
+        (memory, file): (&GuestMemoryMmap, File),
+    ) -> Result<Self, KvmError> {
         host.check_can_save(boot)?;
         let tsc_khz = boot.get_tsc_khz().map_err(KvmError::ioctl("KVM_GET_TSC_KHZ"))?;
         let listed = host.listed_msrs()?;
@@ -62,7 +73,33 @@ impl Savable {
             tsc_khz,
             cpuid: host.boot_cpuid(spec.vm.vcpus),
             msrs: msrs::savable(boot, &listed).into(),
+            memory: Whole::shared(memory, file),
         })
+    }
+
+    /// The same of a machine that goes on from a saved one, which has said all of it. Nothing is asked: the registers were
+    /// found out on a host with the same fingerprint and CPUID. `memory` is mapped by
+    /// [`crate::memory::map_private_savable`].
+    #[must_use]
+    pub fn again(saved: &Snapshot, memory: &GuestMemoryMmap) -> Self {
+        let body = &saved.body;
+        let registers = body.vcpus.first().map(|vcpu| vcpu.msrs.as_slice()).unwrap_or_default();
+        Self {
+            fingerprint: saved.fingerprint,
+            // The guest's own notion of it, so that it does not drift from host to host.
+            tsc_khz: body.tsc_khz,
+            cpuid: body.cpuid.clone(),
+            msrs: registers.iter().map(|register| register.index).collect(),
+            memory: Whole::private(memory),
+        }
+    }
+
+    /// Writes the memory of a machine whose vCPUs and devices stand still.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write_memory(&mut self, to: File) -> Result<(), SaveError> {
+        self.memory.write(to).map_err(SaveError::Memory)
     }
 
     /// Writes the state of a machine whose vCPUs are out of the guest, and theirs; its length.

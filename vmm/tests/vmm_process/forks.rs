@@ -17,24 +17,24 @@ use crate::process::{
 
 const FINGERPRINT: [u8; 32] = [7; 32];
 
-fn saved_spec(vcpus: u8, memory_mib: u32) -> SavedSpec {
+pub(crate) fn saved_spec(vcpus: u8, memory_mib: u32) -> SavedSpec {
     let vm = VmSpec { vcpus, memory_mib, extra_cmdline: String::new() };
     SavedSpec { vm, fingerprint: FINGERPRINT, shared: false }
 }
 
 /// A saved machine.
-struct Template {
-    spec: SavedSpec,
-    memory: File,
-    state: File,
-    saved: Instant,
+pub(crate) struct Template {
+    pub(crate) spec: SavedSpec,
+    pub(crate) memory: File,
+    pub(crate) state: File,
+    pub(crate) saved: Instant,
     /// What its guest had printed.
-    log: Vec<u8>,
+    pub(crate) log: Vec<u8>,
 }
 
 impl Template {
     /// Runs a guest until it has printed this much, and saves it.
-    fn new(spec: SavedSpec, code: &[u8], printed: usize) -> Self {
+    pub(crate) fn new(spec: SavedSpec, code: &[u8], printed: usize) -> Self {
         let mut vmm = Vmm::spawn();
         let files = Files::new(&spec.vm, &toy::elf(code, Note::Pvh));
         vmm.send(&Command::StartSavable(spec.clone()), &files.descriptors());
@@ -60,7 +60,7 @@ impl Template {
         Self { spec, memory, state, saved, log }
     }
 
-    fn fork(&self) -> Vmm {
+    pub(crate) fn fork(&self) -> Vmm {
         let state = state_by_now(&self.state, self.saved);
         self.fork_as(self.spec.clone(), &self.memory, &state)
     }
@@ -70,11 +70,18 @@ impl Template {
         Self::go_on(&Command::Fork(self.spec.clone(), written), &self.memory, &state)
     }
 
+    /// As [`Self::fork`], to be saved again.
+    pub(crate) fn fork_savable(&self) -> Vmm {
+        let state = state_by_now(&self.state, self.saved);
+        let command = Command::ForkSavable(self.spec.clone(), WorkingSet::default());
+        Self::go_on(&command, &self.memory, &state)
+    }
+
     fn fork_as(&self, spec: SavedSpec, memory: &File, state: &File) -> Vmm {
         Self::go_on(&Command::Fork(spec, WorkingSet::default()), memory, state)
     }
 
-    fn go_on(command: &Command, memory: &File, state: &File) -> Vmm {
+    pub(crate) fn go_on(command: &Command, memory: &File, state: &File) -> Vmm {
         let mut vmm = Vmm::spawn();
         let (log, writer) = log_pipe();
         let kvm = kvm();
@@ -84,7 +91,7 @@ impl Template {
         vmm
     }
 
-    fn content(&self) -> Vec<u8> {
+    pub(crate) fn content(&self) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(self.memory.metadata().unwrap().len()).unwrap()];
         self.memory.read_exact_at(&mut bytes, 0).unwrap();
         bytes
@@ -97,20 +104,20 @@ impl Template {
     }
 }
 
-fn running(vmm: &mut Vmm) -> StartTimes {
+pub(crate) fn running(vmm: &mut Vmm) -> StartTimes {
     match vmm.receive() {
         Event::Running(times) => times,
         other => panic!("{other:?}"),
     }
 }
 
-fn stop(mut vmm: Vmm) {
+pub(crate) fn stop(mut vmm: Vmm) {
     vmm.send(&Command::Stop, &[]);
     assert_eq!(vmm.end().code, ExitCode::Stopped);
 }
 
 /// Each byte is the one before and one more.
-fn assert_counts(bytes: &[u8]) {
+pub(crate) fn assert_counts(bytes: &[u8]) {
     let wrong = bytes.windows(2).find(|pair| pair[1] != pair[0].wrapping_add(1));
     assert_eq!(wrong, None);
 }
@@ -250,7 +257,7 @@ fn debug_registers_go_on() {
 }
 
 #[track_caller]
-fn assert_refused(mut vmm: Vmm, code: ExitCode, word: &str) {
+pub(crate) fn assert_refused(mut vmm: Vmm, code: ExitCode, word: &str) {
     let Exit { code: got, detail } = vmm.end();
     assert_eq!(got, code, "{detail}");
     assert!(detail.contains(word), "{detail}");
@@ -339,7 +346,7 @@ fn an_order_to_go_on_waits_for_the_state() {
 }
 
 /// Starts some machines and takes the least of a time, in microseconds.
-fn least_us(start: impl Fn() -> Vmm, time: impl Fn(&StartTimes) -> u64) -> u64 {
+pub(crate) fn least_us(start: impl Fn() -> Vmm, time: impl Fn(&StartTimes) -> u64) -> u64 {
     let times = (0..8).map(|_| {
         let mut vmm = start();
         let times = running(&mut vmm);

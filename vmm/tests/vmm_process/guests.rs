@@ -119,6 +119,22 @@ pub(crate) fn count_for_ever() -> Vec<u8> {
     [vec![0x31, 0xdb], again(code)].concat()
 }
 
+/// Writes to a page more each time, from the same place on, and prints a byte; panics over one that is not empty.
+pub(crate) fn fill_and_count() -> Vec<u8> {
+    let first = (NUMBERS + (4 << 20)).to_le_bytes();
+    let bad = panic();
+    let mut round = vec![0x83, 0x3f, 0x00]; // cmp dword [edi], 0
+    round.extend([0x74, u8::try_from(bad.len()).unwrap()]); // je over the panic
+    round.extend(bad);
+    round.extend([0xc7, 0x07, 1, 0, 0, 0]); // mov dword [edi], 1
+    round.extend([0x81, 0xc7, 0x00, 0x10, 0x00, 0x00]); // add edi, 4096
+    round.extend([0xb0, b'.']);
+    round.extend(print_al());
+    // Slowly: the memory is to last while a test looks.
+    round.extend([0xb9, 0x00, 0x00, 0x04, 0x00, 0x49, 0x75, 0xfd]);
+    [vec![0xbf], first.to_vec(), again(round)].concat() // mov edi, first
+}
+
 /// Prints dots while the time-stamp counter goes on, and panics when it goes back.
 pub(crate) fn watch_the_counter() -> Vec<u8> {
     let store = [with_place(&[0x89, 0x15], 8), with_place(&[0xa3], 4)].concat();

@@ -4,6 +4,7 @@
 mod forks;
 mod guests;
 mod process;
+mod whole;
 
 use cloister_vmm::control::{Command, Event};
 use cloister_vmm::exit::ExitCode;

@@ -99,12 +99,17 @@ impl Vmm {
 
     /// Empties the log pipe without waiting.
     pub(crate) fn drain_log(&mut self) {
+        self.take_log();
+    }
+
+    /// What the log pipe holds.
+    pub(crate) fn take_log(&mut self) -> Vec<u8> {
         let mut pending: libc::c_int = 0;
         let fd = self.log.as_ref().unwrap().as_raw_fd();
         // SAFETY: FIONREAD writes one int.
         let asked = unsafe { libc::ioctl(fd, libc::FIONREAD, &raw mut pending) };
         assert_eq!(asked, 0);
-        self.read_log(usize::try_from(pending).unwrap());
+        self.read_log(usize::try_from(pending).unwrap())
     }
 
     /// Closes the control socket, then waits.
@@ -271,11 +276,16 @@ pub(crate) fn seal_writes(file: &File) {
 }
 
 pub(crate) fn log_pipe() -> (File, File) {
+    let (reader, writer) = pipe();
+    // SAFETY: sets flags of a new descriptor.
+    unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+    (reader, writer)
+}
+
+pub(crate) fn pipe() -> (File, File) {
     let mut fds = [-1; 2];
     // SAFETY: `fds` has room for the two descriptors.
     assert_eq!(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
-    // SAFETY: sets flags of a new descriptor.
-    unsafe { libc::fcntl(fds[1], libc::F_SETFL, libc::O_NONBLOCK) };
     // SAFETY: new, owned by nothing else.
     let reader = unsafe { File::from_raw_fd(fds[0]) };
     // SAFETY: new, owned by nothing else.

@@ -46,6 +46,8 @@ pub struct Fs {
     server: OwnedFd,
     /// A queue has requests that found no slot.
     waiting: [bool; 2],
+    /// It takes no further request.
+    held: bool,
     failure: Option<String>,
     requests: u64,
 }
@@ -59,7 +61,8 @@ impl Fs {
     pub fn new(area: File, server: OwnedFd) -> io::Result<Self> {
         let slots = Slots::new(area)?;
         let queues = Vec::new();
-        Ok(Self { queues, slots, server, waiting: [false; 2], failure: None, requests: 0 })
+        let waiting = [false; 2];
+        Ok(Self { queues, slots, server, waiting, held: false, failure: None, requests: 0 })
     }
 
     /// Why the file server can't be used any more, if that is so: the machine can't go on then.
@@ -74,6 +77,12 @@ impl Fs {
         self.requests
     }
 
+    /// Whether requests stay in their queues from now on, so that the device comes to rest. Whoever lets them go again
+    /// has the queues looked at.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
     fn fail(&mut self, why: &str) -> Fault {
         self.failure.get_or_insert_with(|| why.to_owned());
         Fault::Host(io::Error::other(why.to_owned()))
@@ -85,7 +94,7 @@ impl Fs {
         let Some(queue) = self.queues.get_mut(index) else { return Ok(false) };
         queue.mute()?;
         for _ in 0..REQUESTS_PER_TURN {
-            if !self.slots.has_free(index) {
+            if self.held || !self.slots.has_free(index) {
                 self.set_waiting(index, true);
                 return Ok(false);
             }

@@ -168,7 +168,7 @@ fn holds(check: Check, arguments: [u64; 6]) -> bool {
 #[test]
 fn the_program_says_what_the_table_says() {
     const X86_64: u32 = 0xc000_003e;
-    for thread in [Thread::Loop, Thread::Vcpu] {
+    for thread in Thread::ALL {
         let program = compile(TABLE, thread).unwrap();
         let mut values: BTreeSet<u64> = [0, 1, 2, 3, 4, 7, u64::from(u32::MAX)].into();
         values.extend(TABLE.iter().filter_map(|line| match line.check {

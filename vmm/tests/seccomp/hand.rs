@@ -147,6 +147,32 @@ impl Hand {
         (self.file.try_clone().unwrap(), state, saved)
     }
 
+    /// Saves the machine, which is paused, with its memory, of which nothing is kept.
+    pub(crate) fn save_whole(&mut self) {
+        let (state, (mut from, to)) = (process::empty_file(), process::pipe());
+        let reader = std::thread::spawn(move || std::io::copy(&mut from, &mut std::io::sink()));
+        let descriptors = [state.as_raw_fd(), to.as_raw_fd()];
+        process::send(&self.control, &Command::SaveWhole, &descriptors);
+        drop(to);
+        assert!(matches!(self.event(), Event::Saved { .. }));
+        assert!(reader.join().unwrap().unwrap() > 4096);
+    }
+
+    /// Whether the vmm has nothing to say for a moment.
+    pub(crate) fn is_silent(&self) -> bool {
+        let moment = Duration::from_millis(200);
+        self.control.set_read_timeout(Some(moment)).unwrap();
+        let silent = self.control.recv(&mut [0; 16 << 10]).is_err();
+        self.control.set_read_timeout(Some(PATIENCE)).unwrap();
+        silent
+    }
+
+    /// A machine that goes on from a saved one and can be saved again.
+    pub(crate) fn fork_savable(memory: File, state: &File, saved: Instant) -> Self {
+        let command = Command::ForkSavable(saved_spec(shape()), WorkingSet::default());
+        Self::go_on(&command, memory, state, saved)
+    }
+
     /// A machine that goes on from a saved one. Its guest hears no orders: its memory is its own.
     pub(crate) fn fork(memory: File, state: &File, saved: Instant) -> Self {
         let command = Command::Fork(saved_spec(shape()), WorkingSet::default());

@@ -231,8 +231,8 @@ fn saved() -> BTreeSet<Seen> {
     let mut hand = Hand::start_savable();
     entropy(&mut hand);
     hand.start_device(VSOCK, &[128, 128, 8]);
-    hand.send(&Command::Pause);
-    assert_eq!(hand.event(), Event::Paused);
+    come_to_rest(&mut hand);
+    hand.save_whole();
     let (memory, state, saved) = hand.save();
     hand.send(&Command::Stop);
     // Nobody may write the memory any more, and nobody can who has not mapped it.
@@ -248,6 +248,15 @@ fn saved() -> BTreeSet<Seen> {
     let (calls, status) = rehearsal.finish();
     assert_eq!(status, exited(ExitCode::Stopped));
     seen.extend(calls);
+    let mut again = Hand::fork_savable(memory.try_clone().unwrap(), &state, saved);
+    assert!(matches!(again.event(), Event::Running(_)));
+    again.send(&Command::Pause);
+    assert_eq!(again.event(), Event::Paused);
+    again.save_whole();
+    again.send(&Command::Stop);
+    let (calls, status) = again.finish();
+    assert_eq!(status, exited(ExitCode::Stopped));
+    seen.extend(calls);
     let mut fork = Hand::fork(memory, &state, saved);
     assert!(matches!(fork.event(), Event::Running(_)));
     fork.send(&Command::Stop);
@@ -255,6 +264,40 @@ fn saved() -> BTreeSet<Seen> {
     assert_eq!(status, exited(ExitCode::Stopped));
     seen.extend(calls);
     seen
+}
+
+/// A machine that can be saved is paused when the file server has answered what it was asked, and asks nothing more; but
+/// an order to go on does not wait.
+fn come_to_rest(hand: &mut Hand) {
+    hand.start_device(FS, &[64, 1024]);
+    let at = PACKETS + 40 * STRIDE;
+    hand.memory.write_slice(&[0; 64], GuestAddress(at)).unwrap();
+    let ask = |hand: &mut Hand| {
+        hand.offer(FS, 1, &[readable(at, 64), writable(at + 0x1000, 0x4000)]);
+        hand.notify(FS, 1);
+    };
+    ask(hand);
+    hand.send(&Command::Pause);
+    assert!(hand.is_silent(), "paused with a request under way");
+    hand.send(&Command::Resume);
+    assert_eq!((hand.event(), hand.event()), (Event::Paused, Event::Resumed));
+    // It runs: another request is handed over.
+    ask(hand);
+    hand.send(&Command::Pause);
+    assert!(hand.is_silent(), "paused with two requests under way");
+    hand.serve(&[3; 128]);
+    assert!(hand.is_silent(), "paused with a request under way");
+    // This one stays in its queue.
+    hand.offer(FS, 1, &[readable(at, 64), writable(at + 0x1000, 0x4000)]);
+    hand.serve(&[4; 64]);
+    assert_eq!(hand.event(), Event::Paused);
+    assert_eq!((hand.used(FS, 1).1, hand.used(FS, 1).1), (128, 64));
+    hand.send(&Command::Resume);
+    assert_eq!(hand.event(), Event::Resumed);
+    hand.serve(&[5; 32]);
+    assert_eq!(hand.used(FS, 1).1, 32);
+    hand.send(&Command::Pause);
+    assert_eq!(hand.event(), Event::Paused);
 }
 
 /// The other thing that a vmm does: `cloister doctor` asks for it.

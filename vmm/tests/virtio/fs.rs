@@ -5,8 +5,9 @@ use std::os::fd::{FromRawFd as _, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::UnixDatagram;
 
-use cloister_vmm::devices::virtio::Fs;
 use cloister_vmm::devices::virtio::registers::Phase;
+use cloister_vmm::devices::virtio::saved::StateFault;
+use cloister_vmm::devices::virtio::{Device as _, Fs};
 use cloister_vmm::spec::{SHARE_SLOT_BYTES, SHARE_SLOTS};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -189,6 +190,33 @@ fn requests_wait_for_a_slot_and_urgent_ones_need_not() {
     let count = |guest: &mut Guest<Fs>, queue| std::iter::from_fn(|| used(guest, queue)).count();
     assert_eq!(count(&mut guest, REQUESTS) as u32, ordinary + 10);
     assert_eq!(count(&mut guest, URGENT), 3);
+}
+
+#[test]
+fn a_device_that_is_held_comes_to_rest_and_asks_nothing_more() {
+    let (mut guest, server) = bed();
+    let pieces = [readable(BUFFERS, 64), writable(REPLIES, 64)];
+    // More than there are slots: some wait for one.
+    for _ in 0..SHARE_SLOTS {
+        ask(&mut guest, REQUESTS, &pieces);
+    }
+    let jobs: Vec<_> = std::iter::from_fn(|| server.job()).collect();
+    guest.transport.device_mut().hold(true);
+    ask(&mut guest, URGENT, &[readable(BUFFERS, 48)]);
+    assert!(matches!(guest.transport.state(), Err(StateFault::Busy { id: 26 })));
+    for job in &jobs {
+        assert!(!guest.transport.device().is_at_rest());
+        server.done(job[0], &[1; 16]);
+        guest.run(10);
+    }
+    assert!(guest.transport.device().is_at_rest());
+    assert_eq!(server.job(), None);
+    assert!(guest.transport.state().is_ok());
+    guest.transport.device_mut().hold(false);
+    guest.transport.kick();
+    guest.run(10);
+    let later = std::iter::from_fn(|| server.job()).count();
+    assert_eq!(jobs.len() + later, SHARE_SLOTS as usize + 1);
 }
 
 #[test]

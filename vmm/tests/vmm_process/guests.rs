@@ -119,7 +119,7 @@ pub(crate) fn count_for_ever() -> Vec<u8> {
     [vec![0x31, 0xdb], again(code)].concat()
 }
 
-/// Writes to a page more each time, from the same place on, and prints a byte; panics over one that is not empty.
+/// Writes to a page more each time, up to the end of 64 MiB, and prints a byte; panics over one that is not empty.
 pub(crate) fn fill_and_count() -> Vec<u8> {
     let first = (NUMBERS + (4 << 20)).to_le_bytes();
     let bad = panic();
@@ -130,8 +130,12 @@ pub(crate) fn fill_and_count() -> Vec<u8> {
     round.extend([0x81, 0xc7, 0x00, 0x10, 0x00, 0x00]); // add edi, 4096
     round.extend([0xb0, b'.']);
     round.extend(print_al());
-    // Slowly: the memory is to last while a test looks.
-    round.extend([0xb9, 0x00, 0x00, 0x04, 0x00, 0x49, 0x75, 0xfd]);
+    // Slowly, as the memory is to last while a test looks.
+    round.extend([0xb9, 0x00, 0x04, 0x00, 0x00, 0x49, 0x75, 0xfd]);
+    round.extend([0x81, 0xff]); // cmp edi, end
+    round.extend((64_u32 << 20).to_le_bytes());
+    round.extend([0x72, 0x02]); // jb over the end of all
+    round.extend(SPIN);
     [vec![0xbf], first.to_vec(), again(round)].concat() // mov edi, first
 }
 

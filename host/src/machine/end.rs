@@ -9,6 +9,7 @@ use cloister_protocol::frame::FrameError;
 use cloister_protocol::message::ExecFailure;
 use cloister_vmm::exit::{Exit, ExitCode};
 
+use super::save::SaveError;
 use super::stage::Stage;
 use crate::control::ControlError;
 use crate::launch::LaunchError;
@@ -249,6 +250,9 @@ pub enum MachineError {
         /// How many are allowed.
         limit: usize,
     },
+    /// The machine could not be saved.
+    #[error("the machine could not be saved")]
+    Save(#[from] SaveError),
     /// The supervisor can't make the sockets for other rules about the outside.
     #[error(
         "the supervisor can't carry its new egress rules out: too many sockets, or its ports are taken"

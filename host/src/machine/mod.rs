@@ -14,6 +14,7 @@ mod events;
 mod pause;
 mod requests;
 mod rules;
+mod save;
 mod spec;
 mod stage;
 mod streams;
@@ -42,6 +43,7 @@ pub use agents::Happening;
 pub use command::Command;
 pub use end::{AgentError, ExecError, GuestError, MachineEnd, MachineError, StartError};
 pub use pause::Pause;
+pub use save::{MAX_STATE, SaveError};
 pub use spec::{CopySpec, ExecSpec, default_environment, set_variable};
 pub use stage::Stage;
 pub use stage::{StartReport, now_ns};
@@ -70,6 +72,7 @@ pub struct Machine {
     file_server: Option<FileServer>,
     held: Option<OwnedFd>,
     pause: Pause,
+    memory_bytes: u64,
 }
 
 impl Machine {
@@ -84,6 +87,7 @@ impl Machine {
     pub async fn start(spec: LaunchSpec) -> Result<Self, StartError> {
         let begin = Instant::now();
         let mut report = StartReport { begin_ns: now_ns(), ..StartReport::default() };
+        let memory_bytes = spec.vm.memory_bytes();
         let blank = spec.take_blank().await?;
         report.is_pooled = blank.is_some();
         let prepared = spec.prepare(blank)?;
@@ -140,6 +144,7 @@ impl Machine {
             file_server,
             held: None,
             pause: Pause::default(),
+            memory_bytes,
         })
     }
 
@@ -289,15 +294,6 @@ impl Machine {
     pub async fn ping(&self) -> Result<(), MachineError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Request::Ping { reply }, answer).await?
-    }
-
-    /// Saves everything of a paused machine but its memory to a file, which is empty; its length then.
-    ///
-    /// # Errors
-    /// The vmm does not answer, or the machine has ended.
-    pub async fn save(&self, state: OwnedFd) -> Result<u64, MachineError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask_vmm(Request::Save { state, reply }, answer).await?
     }
 
     /// The vmm's counters.

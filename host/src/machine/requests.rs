@@ -33,7 +33,7 @@ pub(super) enum Request {
     PowerOff,
     Pause { reply: Reply<()> },
     Resume { reply: Reply<()> },
-    Save { state: OwnedFd, reply: Reply<u64> },
+    Save { state: OwnedFd, memory: Option<OwnedFd>, reply: Reply<u64> },
     Stats { reply: Reply<Stats> },
     Connect { port: u32, reply: Reply<UnixStream> },
     LetOut { queue: mpsc::Sender<UnixStream> },
@@ -86,9 +86,11 @@ impl Driver {
                     return self.command(&Command::Resume, Vec::new());
                 }
             }
-            Request::Save { state, reply } => {
+            Request::Save { state, memory, reply } => {
                 if self.answers.saved.ask(reply) {
-                    return self.command(&Command::Save, vec![state]);
+                    let command = if memory.is_some() { Command::SaveWhole } else { Command::Save };
+                    let descriptors = [state].into_iter().chain(memory).collect();
+                    return self.command(&command, descriptors);
                 }
             }
             Request::Stats { reply } => {

@@ -2,14 +2,11 @@
 //! on from it, so that it is known which pages they write.
 
 use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::io::Write as _;
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 
 use cloister_vmm::spec::WorkingSet;
-use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::io::AsyncReadExt as _;
-use tokio::net::unix::pipe;
 
 use super::about::Places;
 use super::key::Key;
@@ -17,9 +14,6 @@ use super::store::{Content, Store};
 use super::{TemplateError, content, huge, rehearse};
 use crate::launch::{LaunchSpec, Origin, memory};
 use crate::machine::{Machine, MachineError, StartError};
-
-/// Most that a saved state may have; the vmm's own limit is the same.
-pub(super) const MAX_STATE: u64 = 1 << 20;
 
 /// Builds the template of a machine like `spec`, with nothing of what it shall do: no share, no command. Returns why its
 /// first machine did not run: others go on from it, only slower.
@@ -62,32 +56,8 @@ pub(super) async fn build(
     Ok(failure)
 }
 
-/// Stops the machine where its supervisor waits for a host, and reads its state. By a pipe: the vmm's jail lets it
-/// write no file.
+/// Stops the machine where its supervisor waits for a host, and reads its state.
 pub(super) async fn save(machine: &Machine) -> Result<Vec<u8>, MachineError> {
     machine.pause().await?;
-    let (read, write) = state_pipe().map_err(MachineError::Stream)?;
-    // While the vmm writes, which waits when the pipe is full.
-    let reading = tokio::spawn(async move {
-        let mut state = Vec::new();
-        read.take(MAX_STATE.saturating_add(1)).read_to_end(&mut state).await?;
-        io::Result::Ok(state)
-    });
-    let saved = machine.save(write).await;
-    if saved.is_err() {
-        reading.abort();
-    }
-    let bytes = saved?;
-    let state = reading.await.map_err(io::Error::other).and_then(|read| read);
-    let state = state.map_err(MachineError::Stream)?;
-    if u64::try_from(state.len()) != Ok(bytes) || bytes > MAX_STATE {
-        return Err(MachineError::Stream(io::ErrorKind::InvalidData.into()));
-    }
-    Ok(state)
-}
-
-fn state_pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
-    let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-    rustix::io::ioctl_fionbio(&read, true)?;
-    Ok((pipe::Receiver::from_owned_fd(read)?, write))
+    machine.save().await
 }

@@ -1,9 +1,7 @@
 //! What a template is made of, and so found by: programs and images by their content, the machine's shape, and the
 //! host that it can go on on.
 
-use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, Read as _};
 
 use cloister_vmm::spec::{FINGERPRINT_BYTES, VmSpec};
 use serde::{Deserialize, Serialize};
@@ -11,14 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::TemplateError;
 use super::store::Store;
 use crate::images::digest::Digest;
-use crate::launch::LaunchSpec;
 use crate::launch::files::Files;
-
-/// Most of `/proc/cpuinfo` that is read: the first processor's part, without asking the others for their speed.
-const CPUINFO_BYTES: u64 = 4096;
-/// What of it tells one processor from another. Microcode too: it can take features away.
-const CPU_FIELDS: [&str; 7] =
-    ["vendor_id", "cpu family", "model", "model name", "stepping", "microcode", "flags"];
+use crate::launch::{LaunchSpec, fingerprint};
 
 /// What a template is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +66,7 @@ impl Key {
             memory_mib: vm.memory_mib,
             cmdline: vm.extra_cmdline.clone(),
             shares,
-            host: Digest::of(host().map_err(TemplateError::Host)?.as_bytes()).hex(),
+            host: fingerprint::host().map_err(TemplateError::Host)?.hex(),
         })
     }
 
@@ -106,32 +98,8 @@ impl Key {
     /// What the vmm compares: where it was made.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; FINGERPRINT_BYTES] {
-        Digest::of(self.host.as_bytes()).bytes()
+        fingerprint::of(&self.host)
     }
-}
-
-/// What this host is.
-fn host() -> io::Result<String> {
-    let mut cpuinfo = Vec::new();
-    File::open("/proc/cpuinfo")?.take(CPUINFO_BYTES).read_to_end(&mut cpuinfo)?;
-    let mut text = cpu(&String::from_utf8_lossy(&cpuinfo));
-    let system = rustix::system::uname();
-    for part in [system.release(), system.version(), system.machine()] {
-        // Writing to a string can't fail.
-        writeln!(text, "{}", part.to_string_lossy()).ok();
-    }
-    Ok(text)
-}
-
-/// The lines of the first processor that tell what it is.
-fn cpu(cpuinfo: &str) -> String {
-    let first = cpuinfo.lines().take_while(|line| !line.is_empty());
-    first
-        .filter(|line| {
-            let name = line.split(':').next().unwrap_or_default().trim_end();
-            CPU_FIELDS.contains(&name)
-        })
-        .fold(String::new(), |text, line| text + line + "\n")
 }
 
 #[cfg(test)]
@@ -171,12 +139,5 @@ mod tests {
             change(&mut other);
             assert!(names.insert(other.name()), "{other:?}");
         }
-    }
-
-    #[test]
-    fn a_processors_speed_is_not_what_it_is() {
-        let one = "processor\t: 0\nvendor_id\t: X\ncpu MHz\t\t: 1.0\nflags\t\t: a b\n\nprocessor\t: 1\nflags\t\t: c\n";
-        assert_eq!(cpu(one), "vendor_id\t: X\nflags\t\t: a b\n");
-        assert!(host().unwrap().lines().count() > 3);
     }
 }

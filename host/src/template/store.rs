@@ -28,13 +28,13 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::TemplateError;
 use super::about::{About, Places, read_about, read_written};
-use super::build::MAX_STATE;
 use super::digests::Digests;
 use super::key::Key;
 use crate::images::digest::Digest;
 use crate::images::files::{lock as lock_file, read_bounded};
 use crate::launch::Saved;
 use crate::launch::place::sealed;
+use crate::machine::MAX_STATE;
 
 const PRIVATE: u32 = 0o700;
 /// Nobody writes a finished file, not even its owner by mistake.

@@ -51,6 +51,14 @@ pub(crate) enum Manners {
     DeafToExec,
     /// Does not keep time limits.
     NoLimits,
+    /// Says the wrong length of its state.
+    SavesMoreState,
+    /// Stops in the middle of its memory.
+    SavesHalf,
+    /// Writes a page of its memory twice.
+    SavesTwice,
+    /// Ends when it is to be saved.
+    EndsOnSave,
     /// Answers a command with words that would steer a terminal.
     RudeFailure,
 }
@@ -70,6 +78,10 @@ impl Manners {
             "panics-on-exec" => Self::PanicsOnExec,
             "deaf-to-exec" => Self::DeafToExec,
             "no-limits" => Self::NoLimits,
+            "saves-more-state" => Self::SavesMoreState,
+            "saves-half" => Self::SavesHalf,
+            "saves-twice" => Self::SavesTwice,
+            "ends-on-save" => Self::EndsOnSave,
             "rude-failure" => Self::RudeFailure,
             other => unreachable!("no manners named {other}"),
         }
@@ -126,12 +138,14 @@ impl Guest {
                     });
                 }
                 Command::Connect { id, .. } => self.control.send(&VmmEvent::Refused { id }),
+                Command::SaveWhole => {
+                    crate::saving::save(&self.control, &self.manners, descriptors)
+                }
                 Command::Stop => crate::end(&self.control, ExitCode::Stopped),
                 Command::Start(_)
                 | Command::StartShared(_)
                 | Command::StartSavable(_)
                 | Command::Save
-                | Command::SaveWhole
                 | Command::Fork(..)
                 | Command::ForkSavable(..)
                 | Command::Rehearse(_)
@@ -200,8 +214,7 @@ impl Guest {
     fn request(&self, stream: &UnixStream, request: Request) {
         request.validate().expect("a request within the rules");
         match request {
-            Request::Hello { version, fork: None } => assert_eq!(version, VERSION),
-            Request::Hello { .. } => unreachable!("nothing goes on here"),
+            Request::Hello { version, .. } => assert_eq!(version, VERSION),
             Request::Exec(exec) => self.exec(stream.try_clone().expect("a second handle"), exec),
             Request::Signal { id, signal } => {
                 let signal = Signal::from_named_raw(i32::from(signal)).expect("a named signal");

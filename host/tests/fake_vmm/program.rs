@@ -6,6 +6,7 @@
 mod agents;
 mod control;
 mod guest;
+mod saving;
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -27,6 +28,14 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Start(_) => start(control, descriptors),
+        Command::StartSavable(spec) if !spec.shared => start(control, descriptors),
+        Command::ForkSavable(spec, _) if !spec.shared => {
+            let [kvm, memory, state, console] =
+                <[OwnedFd; 4]>::try_from(descriptors).expect("four descriptors");
+            // The script is in the state then.
+            let kernel = state.try_clone().expect("a second handle");
+            start(control, vec![kvm, memory, kernel, state, console])
+        }
         Command::StartShared(_) => {
             let mut descriptors = descriptors;
             // The file server ends when its socket closes; nothing here asks it for a file.

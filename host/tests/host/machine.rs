@@ -17,7 +17,7 @@ use cloister_protocol::message::{ExitStatus, WindowSize};
 use cloister_vmm::exit::ExitCode;
 use cloister_vmm::spec::VmSpec;
 
-fn spec(installation: &Installation) -> LaunchSpec {
+pub(crate) fn spec(installation: &Installation) -> LaunchSpec {
     let files = Files {
         vmm: installation.path("bin/cloister-vmm"),
         jailer: installation.path("bin/cloister-jailer"),

@@ -4,6 +4,7 @@
 mod harness;
 
 mod run;
+mod saved;
 
 mod failures;
 

@@ -139,7 +139,7 @@ impl Guest {
                 }
                 Command::Connect { id, .. } => self.control.send(&VmmEvent::Refused { id }),
                 Command::SaveWhole => {
-                    crate::saving::save(&self.control, &self.manners, descriptors)
+                    crate::saving::save(&self.control, &self.manners, descriptors);
                 }
                 Command::Stop => crate::end(&self.control, ExitCode::Stopped),
                 Command::Start(_)

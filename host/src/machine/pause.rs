@@ -65,13 +65,19 @@ impl Pause {
 
 impl Machine {
     /// Takes every vCPU out of the guest and keeps it out: it does nothing, and answers nothing. What was asked of it
-    /// waits until [`Self::resume`].
+    /// waits until [`Self::resume`]. If it can be saved, its file server has answered everything then.
     ///
     /// # Errors
-    /// The vmm does not answer, or the machine has ended.
+    /// The vmm does not answer, or the machine has ended; it goes on if it still can.
     pub async fn pause(&self) -> Result<(), MachineError> {
         let (reply, answer) = oneshot::channel();
-        self.ask_vmm(Request::Pause { reply }, answer).await??;
+        let paused = self.ask_vmm(Request::Pause { reply }, answer).await;
+        if matches!(paused, Err(MachineError::NoAnswer { .. })) {
+            // A file may take longer than anybody waits for a pause. Nobody waits for the answer either, nor for room to ask.
+            let (reply, _) = oneshot::channel();
+            self.requests.try_send(Request::Resume { reply }).ok();
+        }
+        paused??;
         self.pause.set(true);
         Ok(())
     }

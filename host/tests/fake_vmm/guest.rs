@@ -51,6 +51,8 @@ pub(crate) enum Manners {
     DeafToExec,
     /// Does not keep time limits.
     NoLimits,
+    /// Does not come to rest at the first pause.
+    NeverRests,
     /// Says the wrong length of its state.
     SavesMoreState,
     /// Stops in the middle of its memory.
@@ -78,6 +80,7 @@ impl Manners {
             "panics-on-exec" => Self::PanicsOnExec,
             "deaf-to-exec" => Self::DeafToExec,
             "no-limits" => Self::NoLimits,
+            "never-rests" => Self::NeverRests,
             "saves-more-state" => Self::SavesMoreState,
             "saves-half" => Self::SavesHalf,
             "saves-twice" => Self::SavesTwice,
@@ -121,8 +124,15 @@ impl Guest {
     pub(crate) fn serve(self) -> ! {
         let supervisor = self.clone();
         thread::spawn(move || supervisor.supervise());
+        let mut is_restless = self.has(Manners::NeverRests);
         while let Some((command, mut descriptors)) = self.control.receive() {
             match command {
+                Command::Pause if is_restless => {}
+                // As the vmm does it.
+                Command::Resume if std::mem::take(&mut is_restless) => {
+                    self.control.send(&VmmEvent::Paused);
+                    self.control.send(&VmmEvent::Resumed);
+                }
                 Command::Accept { id } => self.answer(id, descriptors.pop()),
                 Command::Refuse { id } => self.answer(id, None),
                 Command::Pause => self.control.send(&VmmEvent::Paused),

@@ -73,3 +73,20 @@ async fn what_a_vmm_writes_is_not_believed() {
     let error = refusal("ordinary ends-on-save").await;
     assert!(matches!(error, MachineError::Ended(_)), "{error:?}");
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_machine_that_does_not_come_to_rest_goes_on() {
+    let installation = Installation::new("ordinary never-rests");
+    let machine = start(&installation).await;
+    // Nobody waits for the limit.
+    tokio::time::pause();
+    let error = machine.pause().await.expect_err("no pause");
+    tokio::time::resume();
+    assert!(matches!(error, MachineError::NoAnswer { .. }), "{error:?}");
+    assert!(!machine.paused().is());
+    // It was told to go on, or it would never answer.
+    machine.pause().await.expect("a pause");
+    machine.resume().await.expect("an end of it");
+    machine.ping().await.expect("an answer");
+    machine.stop().await;
+}

@@ -53,9 +53,8 @@ impl Template {
         let saved = Instant::now();
         assert_eq!(state.metadata().unwrap().len(), bytes);
         // It is as before: it can go on, and be saved again.
-        vmm.send(&Command::Stop, &[]);
-        assert_eq!(vmm.end().code, ExitCode::Stopped);
-        log.extend(vmm.wait().1.bytes());
+        log.extend(vmm.take_log());
+        stop(vmm);
         seal_writes(&memory);
         Self { spec, memory, state, saved, log }
     }

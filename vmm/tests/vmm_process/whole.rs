@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
-use cloister_vmm::control::{Command, Event};
+use cloister_vmm::control::{Command, Event, StartTimes};
 use cloister_vmm::exit::ExitCode;
 use cloister_vmm::spec::{EXTENT_HEAD_BYTES, Extents, SavedSpec, WorkingSet};
 use cloister_vmm::toy::{self, Note};
@@ -243,17 +243,21 @@ fn whoever_does_not_read_the_memory_ends_the_machine() {
     assert_refused(vmm, ExitCode::Host, "writing the saved machine's memory");
 }
 
+/// Others use the processors too: one round without them is enough.
+const ROUNDS: u32 = 10;
+
 #[test]
 fn a_fork_that_can_be_saved_costs_little_more() {
     for memory_mib in [128, 2 << 10] {
         let template = Template::new(saved_spec(1, memory_mib), &guests::count_for_ever(), 10);
-        let plain = least_us(|| template.fork(), |times| times.entry_ns - times.process_ns);
-        let savable =
-            least_us(|| template.fork_savable(), |times| times.entry_ns - times.process_ns);
-        let text =
-            format!("{memory_mib} MiB: a fork {plain} µs, one that can be saved {savable} µs");
-        println!("{text}");
-        // Both are some milliseconds on a slow host; a look at each page would take as many times that.
-        assert!(savable < 2 * plain + 2000, "{text}");
+        let time = |times: &StartTimes| times.entry_ns - times.process_ns;
+        let mut rounds = (0..ROUNDS).map(|_| {
+            let plain = least_us(|| template.fork(), time);
+            let savable = least_us(|| template.fork_savable(), time);
+            println!("{memory_mib} MiB: a fork {plain} µs, one that can be saved {savable} µs");
+            // Some milliseconds on a slow host; a look at each page would take as many times that.
+            savable < 2 * plain + 1000
+        });
+        assert!(rounds.any(|good| good), "{memory_mib} MiB");
     }
 }

@@ -12,7 +12,9 @@ use cloister_vmm::exit::ExitCode;
 use cloister_vmm::spec::{EXTENT_HEAD_BYTES, Extents, SavedSpec, WorkingSet};
 use cloister_vmm::toy::{self, Note};
 
-use crate::forks::{Template, assert_counts, assert_refused, least_us, running, saved_spec, stop};
+use crate::forks::{
+    ROUNDS, Template, assert_counts, assert_refused, least_us, running, saved_spec, stop,
+};
 use crate::guests;
 use crate::process::{Files, Vmm, empty_file, pipe, seal_writes, sealed_file, state_by_now};
 
@@ -242,9 +244,6 @@ fn whoever_does_not_read_the_memory_ends_the_machine() {
     vmm.send(&Command::SaveWhole, &[empty_file().as_raw_fd(), to.as_raw_fd()]);
     assert_refused(vmm, ExitCode::Host, "writing the saved machine's memory");
 }
-
-/// Others use the processors too: one round without them is enough.
-const ROUNDS: u32 = 10;
 
 #[test]
 fn a_fork_that_can_be_saved_costs_little_more() {

@@ -8,9 +8,14 @@
 //! bounce area that they name; the numbers themselves go through the kernel, so neither side can change
 //! them once they are sent.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
 
+use crate::limits::{MAX_CARRIED_NODES, MAX_CARRIED_OPEN, SEARCH_SECONDS};
 use crate::spec::ShareSpec;
+
+pub use crate::limits::MAX_STATE_BYTES;
 
 /// The descriptor on which the server finds its end of the control socket.
 pub const CONTROL_FD: i32 = 3;
@@ -30,6 +35,14 @@ pub enum Command {
     Start,
     /// Serve one more share. Descriptor: its mount. Answer: [`Event::Added`] or [`Event::Refused`].
     Add(ShareSpec),
+    /// Write down what the guest knows and has open, for another server to take up. The machine is paused and no
+    /// request is under way. Descriptor: an empty memory file, to be written. Answer: [`Event::Saved`] or
+    /// [`Event::NotSaved`]; the server serves on as before, either way.
+    Save,
+    /// Take up what another server wrote down. All shares are added, in the order in which that one had them, and
+    /// nothing was requested yet. Descriptor: a memory file with the state, which is written over. Answer:
+    /// [`Event::Restored`] or [`Event::NotRestored`], after which the server is of no use.
+    Restore,
 }
 
 /// File server to host.
@@ -41,6 +54,119 @@ pub enum Event {
     Added,
     /// It is not; nothing has changed.
     Refused(Refusal),
+    /// The state is in the file.
+    Saved {
+        /// Its length.
+        bytes: u64,
+    },
+    /// It is not.
+    NotSaved(Unsaved),
+    /// The guest's files are known and open as they were.
+    Restored,
+    /// They are not.
+    NotRestored(Unrestored),
+}
+
+/// Why what a guest knows and has open is not written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Unsaved {
+    /// A request is under way, or came meanwhile.
+    #[error("a request of the machine is under way")]
+    Busy,
+    /// The guest knows or has open more than a state may hold.
+    #[error(
+        "its machine knows more than {MAX_CARRIED_NODES} files, or has more than {MAX_CARRIED_OPEN} open"
+    )]
+    TooMany,
+    /// Names were looked for too long.
+    #[error("the names of its files were not found within {SEARCH_SECONDS} s")]
+    TooSlow,
+    /// A file that is in use could not be found again.
+    #[error("in the share {share:?}, {path:?} {why}")]
+    File {
+        /// The share.
+        share: String,
+        /// What the system called the file, or the beginning of it.
+        path: String,
+        /// What is with it.
+        why: Why,
+    },
+    /// The system refuses.
+    #[error("it can't be written down (error {errno} of the system)")]
+    System {
+        /// The system's error.
+        errno: i32,
+    },
+}
+
+impl From<io::Error> for Unsaved {
+    fn from(error: io::Error) -> Self {
+        Self::System { errno: error.raw_os_error().unwrap_or(libc::EIO) }
+    }
+}
+
+/// What is with a file that could not be found again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Why {
+    /// It has no name any more.
+    #[error("is open and was removed")]
+    Unlinked,
+    /// Its path can't be carried.
+    #[error("is in use, and its path is not UTF-8")]
+    NotText,
+    /// It has a name, and not in the share.
+    #[error("is in use, and is not in the share under its name any more")]
+    NotFound,
+}
+
+/// Why what another server wrote down is not taken up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Unrestored {
+    /// Requests were served already, or a state was taken up.
+    #[error("the file server has served already")]
+    Late,
+    /// It is no state.
+    #[error("the state of the shares is damaged: {what}")]
+    Damaged {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// It is of other shares.
+    #[error(
+        "the state is not of these shares: name, kind, owner, order or the right to write differ"
+    )]
+    Shares,
+    /// More than this server may have open.
+    #[error("it has more files than can be open here: raise the limit (ulimit -n)")]
+    TooMany,
+    /// A file that is open is not there any more, or is something else.
+    #[error("in the share {share:?}, {path:?} is open and can't be opened again")]
+    Gone {
+        /// The share.
+        share: String,
+        /// Its path in it, or the beginning.
+        path: String,
+    },
+    /// A lock is not to be had any more.
+    #[error("in the share {share:?}, {path:?} is locked by somebody else now")]
+    Locked {
+        /// The share.
+        share: String,
+        /// Its path in it, or the beginning.
+        path: String,
+    },
+    /// The system refuses.
+    #[error("the state of the shares can't be taken up (error {errno} of the system)")]
+    System {
+        /// The system's error.
+        errno: i32,
+    },
+}
+
+impl From<io::Error> for Unrestored {
+    fn from(error: io::Error) -> Self {
+        Self::System { errno: error.raw_os_error().unwrap_or(libc::EIO) }
+    }
 }
 
 /// Why a share is not served.

@@ -20,11 +20,17 @@ pub mod router;
 
 pub mod share;
 
+pub mod budget;
+
 pub mod owner;
 
 pub mod keep;
 
 pub mod locks;
+
+pub mod ranges;
+
+pub mod carried;
 
 pub mod xattrs;
 

@@ -26,3 +26,19 @@ pub const OWN_DESCRIPTORS: u64 = 512;
 pub const HANDLE_SHARE: u64 = 8;
 /// Least descriptors to start with (`RLIMIT_NOFILE`): below it a guest could not list one directory.
 pub const MIN_DESCRIPTORS: u64 = 1024;
+/// Most ranges of files that a share's guest has locked. Each is some memory of the server and of the host's kernel;
+/// a database has a handful.
+pub const MAX_LOCKED_RANGES: usize = 16 << 10;
+/// Longest state of a server that another takes up: far more than what the files of the next two lines take with names
+/// of usual length.
+pub const MAX_STATE_BYTES: usize = 32 << 20;
+/// Most known files of a state, directories on the way to them included. Finding the name of one takes some 50 µs, and all
+/// their names some 100 MiB of the server.
+pub const MAX_CARRIED_NODES: usize = 256 << 10;
+/// Most open files of a state, those for locks included.
+pub const MAX_CARRIED_OPEN: usize = 64 << 10;
+/// How long the names of known files are looked for. A second for some ten thousand; where the system does not tell a file's name
+/// (it has several, and lost one) the library looks through the whole share.
+pub const SEARCH_SECONDS: u64 = 30;
+/// Longest path that a refusal names, in bytes: it goes in one message.
+pub const MAX_TOLD_PATH: usize = 512;

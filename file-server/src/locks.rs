@@ -4,21 +4,25 @@
 //! A record lock belongs to a process of the guest and a file. For each such pair the server opens the
 //! file once and locks by that open file (`F_OFD_SETLK`): closing it gives every lock back, as the end
 //! of the process does in the guest. A lock of a whole file (`flock`) belongs to the guest's open file,
-//! and is put on its counterpart here.
+//! and is put on its counterpart here. What is locked is noted, so that another server can lock it again
+//! (see [`crate::carried`]).
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 use virtiofsd::filesystem::{Context, FileSystem as _, ZeroCopyWriter};
 use virtiofsd::fuse::{FileLock, LK_FLOCK, LkIn};
 use virtiofsd::oslib::ReadvFlags;
 use virtiofsd::passthrough::PassthroughFs;
 
+use crate::limits::MAX_LOCKED_RANGES;
+use crate::ranges::Ranges;
 use crate::router::error;
-use crate::sys;
+use crate::sys::{self, Record};
 
 /// No caller: see [`crate::decode::check`].
 #[must_use]
@@ -63,12 +67,37 @@ pub fn with_file<T>(
     result.unwrap_or_else(|| Err(error(libc::EIO)))
 }
 
-/// The record locks of one share.
-#[derive(Debug, Default)]
-pub struct Locks {
-    /// By file and owner: the library's handle of the file that holds them.
-    held: Mutex<HashMap<(u64, u64), u64>>,
+/// The record locks of a process on a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The library's handle of the file that holds them.
+    pub handle: u64,
+    /// What they are about.
+    pub ranges: Ranges,
 }
+
+/// A lock of a whole file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Whole {
+    /// Others may have the same.
+    Shared,
+    /// Nobody else has any.
+    Exclusive,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Books {
+    /// By file and owner.
+    held: HashMap<(u64, u64), Held>,
+    /// By the library's handle.
+    whole: HashMap<u64, Whole>,
+    /// Of all in `held`.
+    ranges: usize,
+}
+
+/// The locks of one share.
+#[derive(Debug, Default)]
+pub struct Locks(Mutex<Books>);
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,16 +123,18 @@ impl Locks {
     ) -> io::Result<Option<FileLock>> {
         if request.lk_flags & LK_FLOCK != 0 {
             return match kind {
-                Kind::Set => whole(files, inode, handle, request.lk.type_).map(|()| None),
+                Kind::Set => {
+                    self.whole(files, inode, handle, whole(request.lk.type_)?).map(|()| None)
+                }
                 Kind::Test => Err(error(libc::EINVAL)),
             };
         }
-        let record = sys::Record::new(request.lk.type_, request.lk.start, request.lk.end)
+        let record = Record::new(request.lk.type_, request.lk.start, request.lk.end)
             .ok_or_else(|| error(libc::EINVAL))?;
         // Whoever locks has the file open.
         with_file(files, inode, handle, |_| Ok(()))?;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = held.get(&(inode, request.owner)).copied();
+        let mut books = self.books();
+        let own = books.held.get(&(inode, request.owner)).map(|held| held.handle);
         match (kind, own) {
             (Kind::Test, own) => {
                 let found = with_file(files, inode, own.unwrap_or(handle), |file| {
@@ -118,56 +149,153 @@ impl Locks {
                 })))
             }
             (Kind::Set, None) if record.is_unlock() => Ok(None),
-            (Kind::Set, None) => {
-                let opened = open(files, inode)?;
-                let locked = with_file(files, inode, opened, |file| sys::set_lock(file, record));
-                match locked {
-                    Ok(()) => {
-                        held.insert((inode, request.owner), opened);
-                    }
-                    Err(_) => release(files, inode, opened),
+            (Kind::Set, own) => {
+                let handle = own.map_or_else(|| open(files, inode), Ok)?;
+                let locked = books.set(files, (inode, request.owner), handle, record);
+                if locked.is_err() && own.is_none() {
+                    release(files, inode, handle);
                 }
                 locked.map(|()| None)
             }
-            (Kind::Set, Some(own)) => {
-                with_file(files, inode, own, |file| sys::set_lock(file, record)).map(|()| None)
-            }
         }
+    }
+
+    /// `flock`, without waiting; `None` unlocks.
+    ///
+    /// # Errors
+    /// `EAGAIN`: another lock is in the way; else the system's.
+    pub fn whole(
+        &self,
+        files: &PassthroughFs,
+        inode: u64,
+        handle: u64,
+        whole: Option<Whole>,
+    ) -> io::Result<()> {
+        let operation = match whole {
+            Some(Whole::Shared) => FlockOperation::NonBlockingLockShared,
+            Some(Whole::Exclusive) => FlockOperation::NonBlockingLockExclusive,
+            None => FlockOperation::NonBlockingUnlock,
+        };
+        let mut books = self.books();
+        let mut tried = false;
+        let locked = with_file(files, inode, handle, |file| {
+            tried = true;
+            flock(file, operation).map_err(io::Error::from)
+        });
+        match (&locked, whole) {
+            (Ok(()), Some(whole)) => {
+                books.whole.insert(handle, whole);
+            }
+            (Ok(()), None) => {
+                books.whole.remove(&handle);
+            }
+            // A kernel takes the old lock away before it looks whether the other one can be had.
+            (Err(_), _) if tried && books.whole.get(&handle).copied() != whole => {
+                books.whole.remove(&handle);
+            }
+            (Err(_), _) => {}
+        }
+        locked
+    }
+
+    /// Record locks that another server had, with the file that it had opened for them.
+    ///
+    /// # Errors
+    /// `EAGAIN`: somebody else has one that is in the way; else the system's.
+    pub fn take_up(
+        &self,
+        files: &PassthroughFs,
+        (inode, owner): (u64, u64),
+        handle: u64,
+        records: impl Iterator<Item = Record>,
+    ) -> io::Result<()> {
+        let mut books = self.books();
+        // Without a range as well: its process may take one later, and counts as a handle until then.
+        books.held.insert((inode, owner), Held { handle, ranges: Ranges::default() });
+        for record in records {
+            books.set(files, (inode, owner), handle, record)?;
+        }
+        Ok(())
     }
 
     /// A process of the guest closes the file: its locks are gone.
     pub fn close(&self, files: &PassthroughFs, inode: u64, owner: u64) -> bool {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = held.remove(&(inode, owner));
-        if let Some(handle) = own {
-            release(files, inode, handle);
+        let mut books = self.books();
+        let own = books.held.remove(&(inode, owner));
+        if let Some(Held { handle, ranges }) = &own {
+            books.ranges -= ranges.count();
+            release(files, inode, *handle);
         }
         own.is_some()
     }
 
+    /// An open file of the guest is closed, and its lock is gone.
+    pub fn closed(&self, handle: u64) {
+        self.books().whole.remove(&handle);
+    }
+
     /// The guest does not know the file any more. Returns how many locks went with it.
     pub fn forget(&self, files: &PassthroughFs, inode: u64) -> u64 {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = held.len();
-        held.retain(|(locked, _), handle| {
+        let mut books = self.books();
+        let (before, mut ranges) = (books.held.len(), books.ranges);
+        books.held.retain(|(locked, _), held| {
             let keep = *locked != inode;
             if !keep {
-                release(files, inode, *handle);
+                ranges -= held.ranges.count();
+                release(files, inode, held.handle);
             }
             keep
         });
-        u64::try_from(before - held.len()).unwrap_or(0)
+        books.ranges = ranges;
+        u64::try_from(before - books.held.len()).unwrap_or(0)
     }
 
     /// How many pairs of process and file have locks.
     pub fn count(&self) -> u64 {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        u64::try_from(held.len()).unwrap_or(u64::MAX)
+        u64::try_from(self.books().held.len()).unwrap_or(u64::MAX)
     }
 
     /// All are gone; the library has closed the files.
     pub fn clear(&self) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.books() = Books::default();
+    }
+
+    /// Record locks by file and owner.
+    pub fn held(&self) -> HashMap<(u64, u64), Held> {
+        self.books().held.clone()
+    }
+
+    /// Locks of whole files by handle.
+    pub fn wholes(&self) -> HashMap<u64, Whole> {
+        self.books().whole.clone()
+    }
+
+    fn books(&self) -> MutexGuard<'_, Books> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Books {
+    fn set(
+        &mut self,
+        files: &PassthroughFs,
+        (inode, owner): (u64, u64),
+        handle: u64,
+        record: Record,
+    ) -> io::Result<()> {
+        let held = self.held.get(&(inode, owner));
+        let mut ranges = held.map(|held| held.ranges.clone()).unwrap_or_default();
+        let others = self.ranges - ranges.count();
+        ranges.set(record);
+        let count = others + ranges.count();
+        // Giving back may cut one range in two, so it is refused as well.
+        if count > MAX_LOCKED_RANGES && count > self.ranges {
+            return Err(error(libc::ENOLCK));
+        }
+        with_file(files, inode, handle, |file| sys::set_lock(file, record))?;
+        self.ranges = count;
+        self.held.insert((inode, owner), Held { handle, ranges });
+        Ok(())
     }
 }
 
@@ -190,15 +318,13 @@ fn release(files: &PassthroughFs, inode: u64, handle: u64) {
     files.release(nobody(), inode, 0, handle, false, false, None).ok();
 }
 
-/// `flock`, without waiting.
-fn whole(files: &PassthroughFs, inode: u64, handle: u64, kind: u32) -> io::Result<()> {
-    let operation = match i32::try_from(kind) {
-        Ok(libc::F_RDLCK) => FlockOperation::NonBlockingLockShared,
-        Ok(libc::F_WRLCK) => FlockOperation::NonBlockingLockExclusive,
-        Ok(libc::F_UNLCK) => FlockOperation::NonBlockingUnlock,
-        _ => return Err(error(libc::EINVAL)),
-    };
-    with_file(files, inode, handle, |file| flock(file, operation).map_err(io::Error::from))
+fn whole(kind: u32) -> io::Result<Option<Whole>> {
+    match i32::try_from(kind) {
+        Ok(libc::F_RDLCK) => Ok(Some(Whole::Shared)),
+        Ok(libc::F_WRLCK) => Ok(Some(Whole::Exclusive)),
+        Ok(libc::F_UNLCK) => Ok(None),
+        _ => Err(error(libc::EINVAL)),
+    }
 }
 
 fn kind_number(kind: i32) -> u32 {

@@ -5,8 +5,10 @@ use std::io::{self, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::mpsc::channel;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::Builder;
+use std::time::Duration;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
@@ -15,7 +17,7 @@ use rustix::process::{Resource, getrlimit};
 use virtiofsd::server::Server;
 
 use crate::control::{CONTROL_FD, Command, Event, MAX_DESCRIPTORS, MAX_MESSAGE, PROC_FD};
-use crate::limits::{MIN_DESCRIPTORS, OWN_DESCRIPTORS, WORKERS};
+use crate::limits::{MIN_DESCRIPTORS, OWN_DESCRIPTORS, SEARCH_SECONDS, WORKERS};
 use crate::memory::Bounce;
 use crate::router::Router;
 use crate::worker::{Surroundings, Worker, WorkerEnd};
@@ -99,7 +101,17 @@ pub fn run() -> Result<(), ProcessError> {
             .map_err(system("starting a worker"))?;
     }
     drop(surroundings);
-    for _ in 0..WORKERS {
+    let (searches, begun) = channel();
+    let kept = searches.clone();
+    let body = move || {
+        if ready.send(Ok(())).is_ok() {
+            watch(&begun);
+        }
+        drop(kept);
+    };
+    Builder::new().name("watch".to_owned()).spawn(body).map_err(system("starting a thread"))?;
+    // A thread's start needs calls that no thread may make later.
+    for _ in 0..=WORKERS {
         let own = readiness.recv().map_err(io::Error::other).and_then(|own| own);
         own.map_err(system("a worker's own working directory"))?;
     }
@@ -107,7 +119,23 @@ pub fn run() -> Result<(), ProcessError> {
     // No job can have come: the host starts the vmm after this word.
     seccomp::confine().map_err(system("confining the threads"))?;
     answer(&control, &Event::Ready)?;
-    serve(&control, &router)
+    serve(&control, &router, &searches)
+}
+
+/// Ends searches for files that take too long. By sleeping, and without a look at a clock: not every host has one that
+/// a process can read without a system call. The thread has a sender of its own, so it lasts as long as the process:
+/// its end would need calls that no thread may make.
+fn watch(begun: &Receiver<Arc<AtomicBool>>) {
+    while let Ok(search) = begun.recv() {
+        for _ in 0..SEARCH_SECONDS {
+            // The other holder is who searches.
+            if Arc::strong_count(&search) == 1 {
+                break;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        search.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A worker's end is the server's: half of it would be a machine that hangs.
@@ -150,13 +178,32 @@ fn check_system() -> Result<u64, ProcessError> {
 /// A million known files take a gigabyte of the host's kernel: the control group ends it before.
 const MAX_DESCRIPTORS_USED: u64 = 1 << 20;
 
-fn serve(control: &OwnedFd, router: &Router) -> Result<(), ProcessError> {
+fn serve(
+    control: &OwnedFd,
+    router: &Router,
+    searches: &Sender<Arc<AtomicBool>>,
+) -> Result<(), ProcessError> {
     while let Some((command, descriptors)) = receive(control)? {
-        let Command::Add(spec) = command else { return Err(ProcessError::Message) };
-        let [mount]: [OwnedFd; 1] = descriptors.try_into().map_err(|_| ProcessError::Message)?;
-        let event = match router.add(spec, mount) {
-            Ok(()) => Event::Added,
-            Err(refusal) => Event::Refused(refusal),
+        let [descriptor]: [OwnedFd; 1] =
+            descriptors.try_into().map_err(|_| ProcessError::Message)?;
+        let event = match command {
+            Command::Start => return Err(ProcessError::Message),
+            Command::Add(spec) => match router.add(spec, descriptor) {
+                Ok(()) => Event::Added,
+                Err(refusal) => Event::Refused(refusal),
+            },
+            Command::Save => {
+                let cancel = Arc::new(AtomicBool::new(false));
+                searches.send(Arc::clone(&cancel)).map_err(|_| ProcessError::Message)?;
+                match router.save(&descriptor.into(), &cancel) {
+                    Ok(bytes) => Event::Saved { bytes },
+                    Err(unsaved) => Event::NotSaved(unsaved),
+                }
+            }
+            Command::Restore => match router.restore(&descriptor.into()) {
+                Ok(()) => Event::Restored,
+                Err(unrestored) => Event::NotRestored(unrestored),
+            },
         };
         answer(control, &event)?;
     }

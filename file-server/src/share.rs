@@ -10,70 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
-use virtiofsd::filesystem::{Context, Entry, FileSystem as _, FsOptions, GetxattrReply, ROOT_ID};
+use virtiofsd::filesystem::{
+    Context, Entry, FileSystem as _, FsOptions, GetxattrReply, ROOT_ID, SerializableFileSystem as _,
+};
 use virtiofsd::fuse::{Attr, SetattrIn, SetattrValid};
-use virtiofsd::passthrough::{Config, PassthroughFs};
+use virtiofsd::passthrough::{Config, MigrationOnError, PassthroughFs};
 
+use crate::budget::Budget;
 use crate::keep;
-use crate::limits::HANDLE_SHARE;
 use crate::locks::{Locks, nobody};
 use crate::owner::{MAX_RECORD, RECORD, SET_ID, Shown};
 use crate::router::error;
 use crate::spec::{FILE_NAME, Kind, Owner, ShareSpec};
-
-/// What all shares of a server may use together.
-#[derive(Debug)]
-pub struct Budget {
-    nodes: AtomicU64,
-    handles: AtomicU64,
-    max_nodes: u64,
-    max_handles: u64,
-}
-
-impl Budget {
-    /// Of this many descriptors.
-    #[must_use]
-    pub fn new(descriptors: u64) -> Self {
-        let max_handles = descriptors / HANDLE_SHARE;
-        Self {
-            nodes: AtomicU64::new(0),
-            handles: AtomicU64::new(0),
-            max_nodes: descriptors - max_handles,
-            max_handles,
-        }
-    }
-
-    /// Room for one more open file or lock.
-    ///
-    /// # Errors
-    /// `ENFILE`.
-    pub fn take_handle(&self) -> io::Result<()> {
-        take(&self.handles, self.max_handles).map(drop).ok_or_else(|| error(libc::ENFILE))
-    }
-
-    /// Room for one more known file.
-    ///
-    /// # Errors
-    /// `ENOMEM`.
-    pub fn take_node(&self) -> io::Result<()> {
-        take(&self.nodes, self.max_nodes).map(drop).ok_or_else(|| error(libc::ENOMEM))
-    }
-
-    /// Gives open files or locks back.
-    pub fn give_handles(&self, count: u64) {
-        self.handles.fetch_sub(count, Ordering::Relaxed);
-    }
-
-    /// Gives known files back.
-    pub fn give_nodes(&self, count: u64) {
-        self.nodes.fetch_sub(count, Ordering::Relaxed);
-    }
-}
-
-fn take(count: &AtomicU64, most: u64) -> Option<u64> {
-    let more = |now: u64| (now < most).then_some(now + 1);
-    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()
-}
 
 /// A file that the guest knows.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +70,8 @@ impl Share {
             root_dir: ".".to_owned(),
             xattr: true,
             proc_sfd_rawfd: Some(processes),
+            // A file that is gone is no reason to end: see `carried::restore`.
+            migration_on_error: MigrationOnError::GuestError,
             ..Config::default()
         })?;
         let share = Self {
@@ -148,11 +98,58 @@ impl Share {
         nodes.clear();
         self.budget.give_handles(self.handles.swap(0, Ordering::Relaxed) + self.locks.count());
         self.locks.clear();
+        self.at_mount(|files| files.init(FsOptions::empty())).map(drop)
+    }
+
+    /// Lets the library open the share's root: it does so by the working directory.
+    fn at_mount<T>(&self, act: impl FnOnce(&PassthroughFs) -> io::Result<T>) -> io::Result<T> {
         let before = openat(CWD, c".", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         rustix::process::fchdir(&self.mount)?;
-        let opened = self.files.init(FsOptions::empty());
+        let done = act(&self.files);
         rustix::process::fchdir(before)?;
-        opened.map(drop)
+        done
+    }
+
+    /// Takes up what another server's library left in this file: known and open files, without any book of ours.
+    ///
+    /// # Errors
+    /// The share can't be opened, or what is left does not fit together.
+    pub fn take_up(&self, left: File) -> io::Result<()> {
+        self.at_mount(|files| files.deserialize_and_apply(left))
+    }
+
+    /// Books a file that the guest was told of by another server.
+    ///
+    /// # Errors
+    /// There is no room, or the system's.
+    pub fn take_up_node(&self, inode: u64, lookups: u64, mode: u32) -> io::Result<()> {
+        let shown = self.shown(inode, mode & libc::S_IFMT)?;
+        self.budget.take_node()?;
+        self.nodes().insert(inode, Node { lookups, shown });
+        Ok(())
+    }
+
+    /// Books a file that the guest has open.
+    ///
+    /// # Errors
+    /// There is no room.
+    pub fn take_up_handle(&self) -> io::Result<()> {
+        self.open(|| Ok(()))
+    }
+
+    /// Does what takes up record locks with their file, which is one handle.
+    ///
+    /// # Errors
+    /// There is no room, or `act`'s.
+    pub fn take_up_locks(&self, act: impl FnOnce(&Locks) -> io::Result<()>) -> io::Result<()> {
+        // What can't be taken up ends in a reset, which gives the handle back with the lock's entry.
+        self.budget.take_handle()?;
+        act(&self.locks)
+    }
+
+    /// How often the guest was told of each file that it knows.
+    pub fn told(&self) -> HashMap<u64, u64> {
+        self.nodes().iter().map(|(inode, node)| (*inode, node.lookups)).collect()
     }
 
     fn nodes(&self) -> MutexGuard<'_, HashMap<u64, Node>> {

@@ -109,6 +109,8 @@ impl Worker {
     /// # Errors
     /// Never with a checked job, but for the system's.
     pub fn handle(&mut self, job: Checked) -> io::Result<usize> {
+        let router = self.surroundings.router.clone();
+        let _turn = router.turn();
         let total = job.request_bytes();
         let mut header = [0; HEADER];
         let start = header.get_mut(..total.min(HEADER)).unwrap_or_default();

@@ -9,6 +9,10 @@ mod rules;
 
 mod names;
 
+mod carry;
+
+pub use carry::Turn;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,14 +20,17 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use virtiofsd::fuse::{FileLock, LkIn};
 
+use crate::budget::Budget;
 use crate::control::Refusal;
 use crate::locks::Kind;
-use crate::share::{Budget, Share};
+use crate::share::Share;
 use crate::spec::{MAX_SHARES, ShareSpec};
+use carry::Turns;
 
 /// Lower bits: the library counts files and handles from 1 on and never comes near the end.
 const SHARE_SHIFT: u32 = 48;
-const INNER: u64 = (1 << SHARE_SHIFT) - 1;
+/// All that the library may count to.
+pub const INNER: u64 = (1 << SHARE_SHIFT) - 1;
 /// Inode numbers of a share are mixed with its number here, far above what file systems count to.
 const INO_SHIFT: u32 = 52;
 
@@ -38,6 +45,7 @@ struct State {
     shares: RwLock<Vec<Arc<Share>>>,
     processes: File,
     budget: Arc<Budget>,
+    turns: Turns,
 }
 
 /// The file system. A clone is the same one.
@@ -49,7 +57,8 @@ impl Router {
     #[must_use]
     pub fn new(processes: File, descriptors: u64) -> Self {
         let budget = Arc::new(Budget::new(descriptors));
-        Self(Arc::new(State { shares: RwLock::default(), processes, budget }))
+        let (shares, turns) = (RwLock::default(), Turns::default());
+        Self(Arc::new(State { shares, processes, budget, turns }))
     }
 
     /// Adds a share; the guest sees it from now on. Changes the calling thread's working directory for

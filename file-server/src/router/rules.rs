@@ -233,6 +233,7 @@ impl Router {
         }
         let handle = place.handle(handle)?;
         place.share.files.release(nobody(), inode, flags, handle, flush, flock, owner)?;
+        place.share.locks.closed(handle);
         place.share.closed();
         Ok(())
     }

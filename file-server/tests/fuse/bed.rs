@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use cloister_file_server::control::Job;
+use cloister_file_server::control::{Job, Unrestored, Unsaved};
 use cloister_file_server::limits::{SLOT_BYTES, SLOTS};
 use cloister_file_server::memory::{Bounce, Checked};
 use cloister_file_server::router::Router;
@@ -35,6 +35,13 @@ pub(crate) fn writable(name: &str) -> ShareSpec {
     ShareSpec { name: name.into(), kind: Kind::Directory, writable: true, owner }
 }
 
+/// A memory file with this in it.
+pub(crate) fn memory(content: &[u8]) -> File {
+    let file = File::from(rustix::fs::memfd_create("state", MemfdFlags::CLOEXEC).unwrap());
+    file.write_all_at(content, 0).unwrap();
+    file
+}
+
 pub(crate) fn open_directory(path: &Path) -> OwnedFd {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty()).unwrap()
@@ -43,6 +50,13 @@ pub(crate) fn open_directory(path: &Path) -> OwnedFd {
 impl Bed {
     /// Without shares; guests can take this many descriptors.
     pub(crate) fn with_descriptors(descriptors: u64) -> Self {
+        let mut bed = Self::before_requests(descriptors);
+        bed.init();
+        bed
+    }
+
+    /// The same, which was not asked for anything yet.
+    fn before_requests(descriptors: u64) -> Self {
         // Each test is a thread, and a share's opening changes the working directory for a moment.
         sys::own_working_directory().unwrap();
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
@@ -57,9 +71,30 @@ impl Bed {
             server: Arc::new(Server::new(router.clone())),
             router: router.clone(),
         };
-        let mut bed = Self { worker: Worker::new(surroundings).unwrap(), router, area, unique: 0 };
-        bed.init();
-        bed
+        Self { worker: Worker::new(surroundings).unwrap(), router, area, unique: 0 }
+    }
+
+    /// What another server would need to go on.
+    pub(crate) fn save(&self) -> Result<Vec<u8>, Unsaved> {
+        let file = memory(&[]);
+        let bytes = self.router.save(&file, &Arc::default())?;
+        let mut state = vec![0; bytes.try_into().unwrap()];
+        file.read_exact_at(&mut state, 0).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), bytes);
+        Ok(state)
+    }
+
+    /// Another server, which goes on.
+    pub(crate) fn restored(
+        state: &[u8],
+        descriptors: u64,
+        shares: &[(ShareSpec, &Path)],
+    ) -> Result<Self, Unrestored> {
+        let bed = Self::before_requests(descriptors);
+        for (spec, path) in shares {
+            bed.router.add(spec.clone(), open_directory(path)).unwrap();
+        }
+        bed.router.restore(&memory(state)).map(|()| bed)
     }
 
     /// With one writable share of this directory, `work`; its node id.

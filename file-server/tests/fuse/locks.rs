@@ -7,10 +7,17 @@ use cloister_file_server::sys::{Record, set_lock, test_lock};
 
 use crate::bed::{Bed, Reply, long, word, words};
 
-const GET: u32 = 31;
-const SET: u32 = 32;
+pub(crate) const GET: u32 = 31;
+pub(crate) const SET: u32 = 32;
 
-fn body(handle: u64, owner: u64, kind: i32, start: u64, end: u64, flags: u32) -> Vec<u8> {
+pub(crate) fn body(
+    handle: u64,
+    owner: u64,
+    kind: i32,
+    start: u64,
+    end: u64,
+    flags: u32,
+) -> Vec<u8> {
     let numbers = [handle, owner, start, end];
     let longs: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
     [longs, words(&[kind.cast_unsigned(), 77, flags, 0])].concat()
@@ -20,7 +27,7 @@ fn set(bed: &mut Bed, node: u64, handle: u64, owner: u64, kind: i32) -> Reply {
     bed.ask(SET, node, &body(handle, owner, kind, 10, 19, 0))
 }
 
-fn host(path: &Path) -> File {
+pub(crate) fn host(path: &Path) -> File {
     File::options().read(true).write(true).open(path).unwrap()
 }
 
@@ -101,4 +108,23 @@ fn hostile_locks_are_errors() {
         assert!(bed.ask(SET, node, &body(wrong, 1, kind, start, end, flags)).is_err());
     }
     assert!(bed.ask(SET, work + 99, &body(handle, 1, libc::F_RDLCK, 0, 1, 0)).is_err());
+}
+
+#[test]
+fn ranges_are_bounded_and_giving_all_back_makes_room() {
+    use cloister_file_server::limits::MAX_LOCKED_RANGES;
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("f"), "").unwrap();
+    let (mut bed, work) = Bed::sharing(place.path());
+    let node = bed.lookup(work, "f").unwrap().node;
+    let handle = bed.open(node, libc::O_RDWR).unwrap();
+    let mut lock = |kind, start, end| bed.ask(SET, node, &body(handle, 1, kind, start, end, 0));
+    let all = i64::MAX.unsigned_abs();
+    lock(libc::F_WRLCK, 0, all).unwrap();
+    // Each hole makes two ranges of one.
+    let refused = (1..).find(|hole| lock(libc::F_UNLCK, hole * 2, hole * 2).is_err());
+    assert_eq!(refused, Some(u64::try_from(MAX_LOCKED_RANGES).unwrap()));
+    assert_eq!(lock(libc::F_UNLCK, all, all), Ok(Vec::new()));
+    lock(libc::F_UNLCK, 0, all).unwrap();
+    lock(libc::F_RDLCK, 0, 0).unwrap();
 }

@@ -4,6 +4,10 @@
 
 mod bed;
 
+mod carried;
+
+mod hostile_states;
+
 mod hostile;
 
 mod locks;

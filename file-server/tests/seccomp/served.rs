@@ -24,6 +24,7 @@ use rustix::net::{
 
 use crate::tracer::{Seen, Traced};
 
+/// A traced server.
 pub(crate) struct Served {
     pub(crate) traced: Traced,
     control: OwnedFd,
@@ -50,6 +51,16 @@ fn jails_filter() -> Vec<libc::sock_filter> {
 
 impl Served {
     pub(crate) fn sharing(path: &Path) -> Self {
+        let mut served = Self::before_requests(path);
+        // INIT: version 7.38, and every feature there is.
+        let body = [words(&[7, 38, 1 << 17, u32::MAX]), vec![0xff; 48]].concat();
+        served.ask(26, 0, &body).unwrap();
+        served.root = served.lookup(1, "work");
+        served
+    }
+
+    /// With its share, and asked for nothing yet.
+    pub(crate) fn before_requests(path: &Path) -> Self {
         let (control, theirs) = pair();
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_cloister-file-server"));
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null());
@@ -77,14 +88,23 @@ impl Served {
         let mut served = Self { traced, control, vmm, area, mount: None, root: 0 };
         let start = served.tell(&Command::Start, &[served.area.as_fd(), servers.as_fd()]);
         assert_eq!(start, Event::Ready);
-        // INIT: version 7.38, and every feature there is.
-        let body = [words(&[7, 38, 1 << 17, u32::MAX]), vec![0xff; 48]].concat();
-        served.ask(26, 0, &body).unwrap();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         served.mount = Some(rustix::fs::open(path, flags, Mode::empty()).unwrap());
         assert_eq!(served.add(), Event::Added);
-        served.root = served.lookup(1, "work");
         served
+    }
+
+    /// What it leaves to another server.
+    pub(crate) fn save(&self) -> File {
+        let state = File::from(rustix::fs::memfd_create("state", MemfdFlags::CLOEXEC).unwrap());
+        let event = self.tell(&Command::Save, &[state.as_fd()]);
+        assert_eq!(event, Event::Saved { bytes: state.metadata().unwrap().len() });
+        state
+    }
+
+    /// Goes on where another one was.
+    pub(crate) fn restore(&self, state: &File) {
+        assert_eq!(self.tell(&Command::Restore, &[state.as_fd()]), Event::Restored);
     }
 
     fn add(&self) -> Event {

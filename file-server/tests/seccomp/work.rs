@@ -11,7 +11,8 @@ use crate::tracer::{Injected, Kind, Seen, function, result};
 pub(crate) fn everything() -> &'static BTreeSet<Seen> {
     static SEEN: OnceLock<BTreeSet<Seen>> = OnceLock::new();
     SEEN.get_or_init(|| {
-        let lives: &[fn() -> BTreeSet<Seen>] = &[files, host_gone, out_of_memory_and_aborts];
+        let lives: &[fn() -> BTreeSet<Seen>] =
+            &[files, two_after_each_other, host_gone, out_of_memory_and_aborts];
         lives.iter().flat_map(|life| life()).collect()
     })
 }
@@ -154,6 +155,31 @@ fn directory(served: &mut Served) {
     }
     served.ask(30, root, &[longs(&[handle]), words(&[0, 0])].concat()).unwrap();
     served.ask(29, root, &[longs(&[handle]), vec![0; 16]].concat()).unwrap();
+}
+
+/// One that leaves what its guest knows, and one that goes on with it.
+fn two_after_each_other() -> BTreeSet<Seen> {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("a"), "content").unwrap();
+    let mut first = Served::sharing(place.path());
+    let root = first.root;
+    let node = first.lookup(root, "a");
+    let handle = long(&first.ask(14, node, &words(&[2, 0])).unwrap(), 0);
+    locks(&mut first, node, handle);
+    let lock = [longs(&[handle, 1, 10, 19]), words(&[1, 77, 0, 0])].concat();
+    first.ask(32, node, &lock).unwrap();
+    let state = first.save();
+    let (mut seen, status) = first.finish();
+    assert_eq!(status, 0);
+    let mut second = Served::before_requests(place.path());
+    second.restore(&state);
+    let read = [longs(&[handle, 3]), words(&[4, 0, 0, 0, 0, 0])].concat();
+    assert_eq!(second.ask(15, node, &read).unwrap(), b"tent");
+    assert_eq!(second.lookup(root, "a"), node);
+    let (calls, status) = second.finish();
+    assert_eq!(status, 0);
+    seen.extend(calls);
+    seen
 }
 
 fn host_gone() -> BTreeSet<Seen> {

@@ -24,9 +24,7 @@ pub mod shares;
 
 mod share_error;
 
-pub mod fingerprint;
-
-pub mod origin;
+mod share_state;
 
 mod source;
 

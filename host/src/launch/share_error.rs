@@ -3,7 +3,7 @@
 use std::io;
 use std::process::ExitStatus;
 
-use cloister_file_server::control::Refusal;
+use cloister_file_server::control::{Refusal, Unrestored, Unsaved, Why};
 use cloister_file_server::spec::{MAX_SHARES, SpecError};
 use cloister_jailer::share::Stage;
 
@@ -61,6 +61,12 @@ pub enum ShareError {
         #[source]
         refusal: Refusal,
     },
+    /// What the machine knows of the shares can't be kept for later.
+    #[error("the use of the shares can't be kept")]
+    Unsaved(#[source] Unsaved),
+    /// What was kept can't be gone on with.
+    #[error("the use of the shares can't be gone on with")]
+    Unrestored(#[source] Unrestored),
     /// The file server ended, or said something that fits to nothing.
     #[error("cloister-file-server did not answer as it should")]
     Server,
@@ -109,6 +115,22 @@ impl ShareError {
             ),
             Self::Owners { .. } => {
                 Some("share directories of one owner, or start the team as the user who owns them")
+            }
+            Self::Unsaved(Unsaved::File { why: Why::Unlinked, .. }) => {
+                Some("let the program that has it open end, or close it")
+            }
+            Self::Unsaved(Unsaved::File { why: Why::NotText, .. }) => {
+                Some("give it, and the directories that it is in, names in UTF-8")
+            }
+            Self::Unsaved(Unsaved::File { why: Why::NotFound, .. }) => Some("move it back"),
+            Self::Unrestored(Unrestored::Gone { .. }) => {
+                Some("put it back where it was, with the rights that it had")
+            }
+            Self::Unrestored(Unrestored::Locked { .. }) => {
+                Some("let the program that has locked it end")
+            }
+            Self::Unrestored(Unrestored::TooMany) => {
+                Some("raise the limit of open files (ulimit -n)")
             }
             Self::None => Some("start the machine with a share, or with one that is empty"),
             Self::Process(error) => Some(error.remedy()),

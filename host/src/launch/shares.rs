@@ -209,8 +209,15 @@ fn receive_mount(socket: BorrowedFd<'_>) -> io::Result<(Option<Reply>, Option<Ow
 /// The host's end of a file server's control socket. A clone is the same one.
 #[derive(Clone, Debug)]
 pub struct FileServer {
-    socket: Arc<Mutex<AsyncFd<OwnedFd>>>,
+    control: Arc<Mutex<Control>>,
     jailer: PathBuf,
+}
+
+#[derive(Debug)]
+struct Control {
+    socket: AsyncFd<OwnedFd>,
+    /// Whether a question was left without its answer, which may still come: nothing can be asked then.
+    lost: bool,
 }
 
 /// A file server that runs, and what the vmm needs of it.
@@ -242,7 +249,8 @@ impl FileServer {
         let control = watched(control)?;
         let area = bounce_area()?;
         let mut process = VmmProcess::spawn(jailer, program, cell, control_end)?;
-        let server = Self { socket: Arc::new(Mutex::new(control)), jailer: jailer.to_owned() };
+        let control = Arc::new(Mutex::new(Control { socket: control, lost: false }));
+        let server = Self { control, jailer: jailer.to_owned() };
         match server.begin(area.as_fd(), server_end, shares).await {
             Ok(()) => {}
             Err(ShareError::Server) => {
@@ -262,7 +270,8 @@ impl FileServer {
         to_vmm: OwnedFd,
         shares: &[Share],
     ) -> Result<(), ShareError> {
-        if self.ask(&Command::Start, &[area, to_vmm.as_fd()]).await? != Event::Ready {
+        let given = [area, to_vmm.as_fd()];
+        if self.ask(&Command::Start, &given, SHARE_LIMIT).await? != Event::Ready {
             return Err(ShareError::Server);
         }
         for (spec, mount) in mount_all(&self.jailer, shares).await? {
@@ -283,22 +292,27 @@ impl FileServer {
 
     async fn hand_over(&self, spec: ShareSpec, mount: OwnedFd) -> Result<(), ShareError> {
         let name = spec.name.clone();
-        match self.ask(&Command::Add(spec), &[mount.as_fd()]).await? {
+        match self.ask(&Command::Add(spec), &[mount.as_fd()], SHARE_LIMIT).await? {
             Event::Added => Ok(()),
             Event::Refused(refusal) => Err(ShareError::Refused { name, refusal }),
-            Event::Ready => Err(ShareError::Server),
+            _ => Err(ShareError::Server),
         }
     }
 
     /// One question and its answer at a time.
-    async fn ask(
+    pub(super) async fn ask(
         &self,
         command: &Command,
         descriptors: &[BorrowedFd<'_>],
+        limit: Duration,
     ) -> Result<Event, ShareError> {
         let bytes = postcard::to_allocvec(command).map_err(|_| ShareError::Server)?;
         let exchange = async {
-            let socket = self.socket.lock().await;
+            let mut control = self.control.lock().await;
+            if std::mem::replace(&mut control.lost, true) {
+                return Err(ShareError::Server);
+            }
+            let socket = &control.socket;
             let written =
                 socket.async_io(Interest::WRITABLE, |fd| send(fd.as_fd(), &bytes, descriptors));
             written.await.map_err(|_| ShareError::Server)?;
@@ -309,11 +323,14 @@ impl FileServer {
             let length = read.await.map_err(|_| ShareError::Server)?;
             let packet = buffer.get(..length).filter(|packet| packet.len() <= MAX_MESSAGE);
             match packet.and_then(|packet| postcard::take_from_bytes(packet).ok()) {
-                Some((event, [])) => Ok(event),
+                Some((event, [])) => {
+                    control.lost = false;
+                    Ok(event)
+                }
                 _ => Err(ShareError::Server),
             }
         };
-        timeout(SHARE_LIMIT, exchange).await.unwrap_or(Err(ShareError::Server))
+        timeout(limit, exchange).await.unwrap_or(Err(ShareError::Server))
     }
 }
 

@@ -15,3 +15,5 @@ mod jail;
 mod pool;
 
 mod shares;
+
+mod share_state;

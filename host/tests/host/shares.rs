@@ -14,43 +14,55 @@ use rustix::fs::{Mode, OFlags};
 use super::harness::Installation;
 
 /// A file server in its jail, with the test in place of a vmm.
-struct Bed {
-    started: Started,
+pub(super) struct Bed {
+    pub(super) started: Started,
     area: File,
 }
 
-fn source(path: &Path) -> Arc<OwnedFd> {
+pub(super) fn source(path: &Path) -> Arc<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     Arc::new(rustix::fs::open(path, flags, Mode::empty()).expect("a source"))
 }
 
-fn share(name: &str, path: &Path, writable: bool) -> Share {
+pub(super) fn share(name: &str, path: &Path, writable: bool) -> Share {
     let owner = Owner::All { uid: 1000, gid: 1000 };
     Share { name: name.into(), source: source(path), writable, owner }
 }
 
 /// A directory that the server's own user may use.
-fn folder() -> tempfile::TempDir {
+pub(super) fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("a mode");
     folder
 }
 
 async fn start(installation: &Installation, shares: &[Share]) -> Result<Bed, ShareError> {
+    let mut bed = before_requests(installation, shares).await?;
+    bed.init();
+    Ok(bed)
+}
+
+/// A server that was asked for nothing yet.
+pub(super) async fn before_requests(
+    installation: &Installation,
+    shares: &[Share],
+) -> Result<Bed, ShareError> {
     let jail = JailSpec { limits: LimitsWish::NotAsked, ..JailSpec::default() };
     let cell = jail.file_server_cell(None).expect("a cell");
     let program = installation.path("bin/cloister-file-server");
     let jailer = installation.path("bin/cloister-jailer");
     let started = FileServer::start(&program, &jailer, cell, shares).await?;
     let area = File::from(started.for_vmm[0].try_clone().expect("a descriptor"));
-    let mut bed = Bed { started, area };
-    // INIT: version 7.38 and no feature.
-    bed.ask(26, 1, &[7, 0, 0, 0, 38, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).expect("a start");
-    Ok(bed)
+    Ok(Bed { started, area })
 }
 
 impl Bed {
-    fn ask(&mut self, opcode: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
+    /// INIT: version 7.38 and no feature.
+    pub(super) fn init(&mut self) {
+        self.ask(26, 1, &[7, 0, 0, 0, 38, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).expect("a start");
+    }
+
+    pub(super) fn ask(&mut self, opcode: u32, node: u64, body: &[u8]) -> Result<Vec<u8>, i32> {
         let length = u32::try_from(40 + body.len()).expect("a short request");
         let mut request = [length.to_le_bytes(), opcode.to_le_bytes()].concat();
         request.extend([9_u64.to_le_bytes(), node.to_le_bytes()].concat());
@@ -72,7 +84,7 @@ impl Bed {
         if error == 0 { Ok(reply[16..].to_vec()) } else { Err(-error) }
     }
 
-    fn lookup(&mut self, parent: u64, name: &str) -> Result<u64, i32> {
+    pub(super) fn lookup(&mut self, parent: u64, name: &str) -> Result<u64, i32> {
         let body = self.ask(1, parent, &[name.as_bytes(), &[0]].concat())?;
         Ok(u64::from_le_bytes(body[..8].try_into().expect("an entry")))
     }

@@ -1,10 +1,11 @@
 //! What a message must keep to beyond its shape; each side checks what it got from the other.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 
 use crate::check_agent::AgentBroken;
-use crate::limits::{MAX_ARGUMENTS, MAX_DETAIL, MAX_TIMEOUT_MS, MAX_VARIABLES};
-use crate::message::{Event, Exec, ExitStatus, Request, Stdio};
+use crate::limits::{MAX_ARGUMENTS, MAX_COMMANDS, MAX_DETAIL, MAX_TIMEOUT_MS, MAX_VARIABLES};
+use crate::message::{Attached, Event, Exec, ExitStatus, Request, Stdio};
 
 /// The rule that a message breaks.
 #[derive(Clone, Copy, Debug, thiserror::Error, PartialEq, Eq)]
@@ -56,6 +57,18 @@ pub enum Broken {
     Signal {
         /// The number.
         signal: u8,
+    },
+    /// Over [`MAX_COMMANDS`].
+    #[error("{count} commands are named, the limit is {MAX_COMMANDS}")]
+    TooManyCommands {
+        /// How many.
+        count: usize,
+    },
+    /// The same one again.
+    #[error("command {id} is named twice")]
+    Repeated {
+        /// Which.
+        id: u32,
     },
     /// About an agent.
     #[error(transparent)]
@@ -173,6 +186,8 @@ impl Request {
             Self::Copy(copy) => copy.validate(),
             Self::SetEgress { egress, .. } => Ok(egress.validate()?),
             Self::Signal { signal, .. } => check_signal(*signal),
+            Self::Detach { commands } => check_commands(commands.iter().copied()),
+            Self::Attach { commands } => check_attached(commands),
             Self::Hello { .. }
             | Self::RemoveAgent { .. }
             | Self::AgentUsage { .. }
@@ -207,7 +222,9 @@ impl Event {
             | Self::Started { .. }
             | Self::Failed { .. }
             | Self::Exited { .. }
-            | Self::Pong { .. } => Ok(()),
+            | Self::Pong { .. }
+            | Self::Detached { .. }
+            | Self::Attached => Ok(()),
         }
     }
 }
@@ -242,6 +259,34 @@ pub(crate) fn check_port(port: u32) -> Result<(), Broken> {
     // u32::MAX is VMADDR_PORT_ANY.
     if port <= crate::EGRESS_PORT || port == u32::MAX {
         return Err(Broken::Port { port });
+    }
+    Ok(())
+}
+
+/// Not too many, and none twice.
+fn check_commands(ids: impl ExactSizeIterator<Item = u32>) -> Result<(), Broken> {
+    let count = ids.len();
+    if count > MAX_COMMANDS {
+        return Err(Broken::TooManyCommands { count });
+    }
+    let mut seen = BTreeSet::new();
+    for id in ids {
+        if !seen.insert(id) {
+            return Err(Broken::Repeated { id });
+        }
+    }
+    Ok(())
+}
+
+/// The same of those that get streams, whose ports are each given once.
+fn check_attached(commands: &[Attached]) -> Result<(), Broken> {
+    check_commands(commands.iter().map(|one| one.id))?;
+    let mut seen = BTreeSet::new();
+    for port in commands.iter().flat_map(|one| [one.stdout, one.stderr]) {
+        check_port(port)?;
+        if !seen.insert(port) {
+            return Err(Broken::Port { port });
+        }
     }
     Ok(())
 }

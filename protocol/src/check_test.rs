@@ -8,8 +8,10 @@ use proptest::prelude::*;
 
 use super::{Broken, Place, printable_detail};
 use crate::frame::tests::any_exec;
-use crate::limits::{MAX_ARGUMENTS, MAX_DETAIL, MAX_FRAME, MAX_TIMEOUT_MS, MAX_VARIABLES};
-use crate::message::{Event, Exec, ExecFailure, ExitStatus, Request, Stdio, WindowSize};
+use crate::limits::{
+    MAX_ARGUMENTS, MAX_COMMANDS, MAX_DETAIL, MAX_FRAME, MAX_TIMEOUT_MS, MAX_VARIABLES,
+};
+use crate::message::{Attached, Event, Exec, ExecFailure, ExitStatus, Request, Stdio, WindowSize};
 
 fn good() -> Exec {
     Exec {
@@ -131,6 +133,36 @@ fn signals_are_checked_both_ways() {
 }
 
 #[test]
+fn lists_of_commands_are_bounded_and_name_each_once() {
+    let most = u32::try_from(MAX_COMMANDS).unwrap();
+    let detach = |commands: Vec<u32>| Request::Detach { commands }.validate();
+    assert_eq!(detach(vec![]), Ok(()));
+    assert_eq!(detach((0..most).collect()), Ok(()));
+    let count = MAX_COMMANDS + 1;
+    assert_eq!(detach((0..=most).collect()), Err(Broken::TooManyCommands { count }));
+    assert_eq!(detach(vec![5, 6, 5]), Err(Broken::Repeated { id: 5 }));
+
+    let attach = |commands: &[(u32, u32, u32)]| {
+        let commands = commands.iter();
+        let commands = commands.map(|&(id, stdout, stderr)| Attached { id, stdout, stderr });
+        Request::Attach { commands: commands.collect() }.validate()
+    };
+    assert_eq!(attach(&[(1, 3, 4), (2, 5, 6)]), Ok(()));
+    assert_eq!(attach(&[(1, 3, 4), (1, 5, 6)]), Err(Broken::Repeated { id: 1 }));
+    for (one, other, port) in [
+        ((1, 3, 3), (2, 5, 6), 3),
+        ((1, 3, 4), (2, 4, 6), 4),
+        ((1, 3, 4), (2, 5, 3), 3),
+        ((1, 2, 4), (2, 5, 6), 2),
+        ((1, 3, u32::MAX), (2, 5, 6), u32::MAX),
+    ] {
+        assert_eq!(attach(&[one, other]), Err(Broken::Port { port }), "{one:?} {other:?}");
+    }
+    let many: Vec<_> = (0..=most).map(|id| (id, 10 + 2 * id, 11 + 2 * id)).collect();
+    assert_eq!(attach(&many), Err(Broken::TooManyCommands { count }));
+}
+
+#[test]
 fn details_are_bounded() {
     let failed =
         |length| Event::Failed { id: 1, reason: ExecFailure::NotFound, detail: "x".repeat(length) };
@@ -171,6 +203,8 @@ fn rules_are_told_in_words() {
         (Broken::Port { port: 1 }, "port 1 can't be a stream's port, or is given twice"),
         (Broken::Timeout { timeout_ms: 0 }, "a time limit of 0 ms is not within 1 and 2592000000"),
         (Broken::Signal { signal: 99 }, "99 is not a signal (1 to 64)"),
+        (Broken::TooManyCommands { count: 300 }, "300 commands are named, the limit is 256"),
+        (Broken::Repeated { id: 7 }, "command 7 is named twice"),
         (Broken::Detail { length: 2000 }, "a detail text of 2000 bytes is over the limit of 1024"),
     ] {
         assert_eq!(broken.to_string(), words);

@@ -13,7 +13,9 @@ use super::{Decoder, FrameError, PREFIX, encode};
 use crate::agent::{Place, User};
 use crate::check_agent::tests::{any_agent, any_agent_event, any_copy};
 use crate::limits::MAX_FRAME;
-use crate::message::{Event, Exec, ExecFailure, ExitStatus, Identity, Request, Stdio, WindowSize};
+use crate::message::{
+    Attached, Event, Exec, ExecFailure, ExitStatus, Identity, Request, Stdio, WindowSize,
+};
 
 /// Everything in `bytes`, which arrive in pieces of these sizes (the rest in one).
 fn decode_pieces(bytes: &[u8], cuts: &[usize]) -> (Vec<Request>, Option<FrameError>) {
@@ -47,6 +49,11 @@ fn framed(body: &[u8]) -> Vec<u8> {
 fn frame_is_length_then_message() {
     assert_eq!(encode(&Request::PowerOff).unwrap(), [1, 0, 0, 0, 10]);
     assert_eq!(encode(&Request::Ping { token: 300 }).unwrap(), [3, 0, 0, 0, 9, 0xac, 0x02]);
+    let commands = vec![Attached { id: 1, stdout: 7, stderr: 8 }];
+    assert_eq!(encode(&Request::Detach { commands: vec![1] }).unwrap(), [3, 0, 0, 0, 11, 1, 1]);
+    assert_eq!(encode(&Request::Attach { commands }).unwrap(), [5, 0, 0, 0, 12, 1, 1, 7, 8]);
+    assert_eq!(encode(&Event::Detached { holds: true }).unwrap(), [2, 0, 0, 0, 11, 1]);
+    assert_eq!(encode(&Event::Attached).unwrap(), [1, 0, 0, 0, 12]);
 }
 
 #[test]
@@ -106,7 +113,7 @@ fn an_empty_frame_is_refused() {
 
 #[test]
 fn an_unknown_message_is_refused() {
-    let (_, error) = decode_pieces(&framed(&[11]), &[]);
+    let (_, error) = decode_pieces(&framed(&[13]), &[]);
     assert!(matches!(error, Some(FrameError::Malformed { length: 1, .. })));
 }
 
@@ -199,7 +206,14 @@ fn any_request() -> impl Strategy<Value = Request> {
         }),
         any::<u64>().prop_map(|token| Request::Ping { token }),
         Just(Request::PowerOff),
+        prop::collection::vec(any::<u32>(), 0..6).prop_map(|commands| Request::Detach { commands }),
+        prop::collection::vec(any_attached(), 0..6)
+            .prop_map(|commands| Request::Attach { commands }),
     ]
+}
+
+fn any_attached() -> impl Strategy<Value = Attached> {
+    any::<(u32, u32, u32)>().prop_map(|(id, stdout, stderr)| Attached { id, stdout, stderr })
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -229,6 +243,8 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         (any::<u32>(), status).prop_map(|(id, status)| Event::Exited { id, status }),
         any::<u64>().prop_map(|token| Event::Pong { token }),
+        any::<bool>().prop_map(|holds| Event::Detached { holds }),
+        Just(Event::Attached),
         any_agent_event(),
     ]
 }

@@ -5,6 +5,10 @@
 //! their own that the supervisor makes to ports which the host named in [`message::Exec`], so vsock
 //! credit is the flow control, and no stream passes through the control connection.
 //!
+//! [`message::Request::Detach`] takes the host out of a team in mid-work, and
+//! [`message::Request::Attach`] brings a host back, the same one or another: so machines are saved
+//! and go on.
+//!
 //! Both sides treat the other as hostile: every frame is bounded ([`frame`]), every count and length
 //! has a limit ([`limits`]) that the receiver checks ([`check`]), and what breaks one ends the
 //! connection.
@@ -31,7 +35,7 @@ mod check_egress;
 pub mod frame;
 
 /// Version of everything in this crate; both sides must have the same.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// The host's vsock port of the control connection.
 pub const CONTROL_PORT: u32 = 1;

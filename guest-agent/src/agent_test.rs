@@ -346,3 +346,33 @@ fn only_listed_programs_are_executed_and_others_are_told() {
     assert_eq!(reason, ExecFailure::NotExecutable);
     assert!(detail.contains("Permission denied"), "{detail}");
 }
+
+#[test]
+fn an_agent_that_ends_while_the_host_is_away_is_told_to_the_next() {
+    let mut agents = Agents::new();
+    let spec = agents.spec(2);
+    agents.create(spec);
+    let mut exec = agents.exec(2, USER, "echo up; sleep 1000");
+    if let Stdio::Streams { stdin, .. } = &mut exec.stdio {
+        *stdin = None;
+    }
+    let id = exec.id;
+    let mut streams = agents.bed.exec(exec);
+    agents.bed.started(id);
+    streams.read_until("up\n");
+    agents.bed.send(&Request::Detach { commands: vec![id] });
+    streams.read_all();
+    assert_eq!(agents.bed.event(), Event::Detached { holds: true });
+    let [init] = processes_in(&agents, 2, "init")[..] else { panic!("not one process") };
+    let init = rustix::process::Pid::from_raw(init.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(init, rustix::process::Signal::KILL).unwrap();
+    let children = format!("/proc/{0}/task/{0}/children", agents.bed.supervisor().as_raw_nonzero());
+    eventually("all of it has ended", || std::fs::read_to_string(&children).unwrap().is_empty());
+    assert!(agents.bed.is_silent());
+    agents.bed.leave();
+    agents.bed.greet_anew(1);
+    let streams = agents.bed.attach(&[id]).remove(0);
+    assert_eq!(agents.bed.exited(id), ExitStatus::Signal(9));
+    assert_eq!(agents.bed.event(), Event::AgentRemoved { agent: 2 });
+    assert_eq!(streams.read_all(), (String::new(), String::new()));
+}

@@ -11,10 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use cloister_protocol::VERSION;
 use cloister_protocol::agent::Place;
 use cloister_protocol::frame::{self, Decoder};
-use cloister_protocol::message::{Event, Exec, ExitStatus, Request, Stdio, WindowSize};
+use cloister_protocol::message::{
+    Attached, Event, Exec, ExitStatus, Identity, Request, Stdio, WindowSize,
+};
+use cloister_protocol::{CONTROL_PORT, VERSION};
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Pid;
@@ -22,14 +24,18 @@ use rustix::process::Pid;
 use crate::agent::{Bounds, Common, Shares};
 use crate::command::Groups;
 use crate::host::Host;
+use crate::identity::IdentityError;
 use crate::log::{Log, chain};
-use crate::serve::Server;
+use crate::serve::{ServeError, Server};
 
 /// Long enough for any machine: only a test that fails waits for it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where a cgroup v2 hierarchy may be.
 const HIERARCHIES: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// The file that tells which identity the supervisor took in last.
+const IDENTITY: &str = "identity";
 
 static BEDS: AtomicU32 = AtomicU32::new(0);
 
@@ -67,6 +73,13 @@ impl Host for UnixHost {
         let address = SocketAddrUnix::new(self.directory.join(port.to_string()))?;
         rustix::net::connect(&socket, &address)?;
         Ok(socket)
+    }
+
+    fn take_in(&self, identity: &Identity) -> Result<(), IdentityError> {
+        // The clock and the randomness are this machine's own.
+        let word = identity.wall_ns.to_string();
+        std::fs::write(self.directory.join(IDENTITY), word).unwrap();
+        Ok(())
     }
 }
 
@@ -129,7 +142,10 @@ impl Bed {
                 return event;
             }
             let mut more = [0; 4096];
-            let count = self.control.read(&mut more).expect("an event in time");
+            let count = match self.control.read(&mut more) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                other => other.expect("an event in time"),
+            };
             assert!(count > 0, "the supervisor closed the connection: {}", self.log());
             self.received.extend_from_slice(&more[..count]);
         }
@@ -161,7 +177,7 @@ impl Bed {
     /// Listens on the command's ports, asks for it and takes its connections. A terminal is in
     /// `stdout`.
     pub(crate) fn exec(&mut self, exec: Exec) -> Streams {
-        let listen = |port: u32| UnixListener::bind(self.directory.join(port.to_string())).unwrap();
+        let listen = |port: u32| self.listen(port);
         let listeners = match exec.stdio {
             Stdio::Terminal { port, .. } => [None, Some(listen(port)), None],
             Stdio::Streams { stdin, stdout, stderr } => {
@@ -177,6 +193,76 @@ impl Bed {
             })
         });
         Streams { stdin, stdout, stderr }
+    }
+
+    /// A command without input.
+    pub(crate) fn shell_without_input(&mut self, id: u32, shell: &str) -> Exec {
+        let mut exec = self.shell(id, shell);
+        if let Stdio::Streams { stdin, .. } = &mut exec.stdio {
+            *stdin = None;
+        }
+        exec
+    }
+
+    /// Attaches commands: their new streams.
+    pub(crate) fn attach(&mut self, ids: &[u32]) -> Vec<Streams> {
+        let mut commands = Vec::new();
+        let mut listeners = Vec::new();
+        for id in ids {
+            let [stdout, stderr] = [self.new_port(), self.new_port()];
+            commands.push(Attached { id: *id, stdout, stderr });
+            listeners.push([self.listen(stdout), self.listen(stderr)]);
+        }
+        self.send(&Request::Attach { commands });
+        let accept = |listener: UnixListener| {
+            let stream = listener.accept().unwrap().0;
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            Some(stream)
+        };
+        let streams = listeners.into_iter().map(|[stdout, stderr]| Streams {
+            stdin: None,
+            stdout: accept(stdout),
+            stderr: accept(stderr),
+        });
+        let streams = streams.collect();
+        assert_eq!(self.event(), Event::Attached);
+        streams
+    }
+
+    /// Ends the control connection, as a machine does that goes on from a saved one, and takes the next.
+    pub(crate) fn leave(&mut self) {
+        let listener = self.listen(CONTROL_PORT);
+        self.control.shutdown(std::net::Shutdown::Both).unwrap();
+        self.control = listener.accept().unwrap().0;
+        self.control.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.decoder = Decoder::new();
+        assert!(self.received.is_empty(), "the supervisor has spoken");
+        std::fs::remove_file(self.directory.join(CONTROL_PORT.to_string())).unwrap();
+        let hello = self.event();
+        assert!(matches!(hello, Event::Hello { version: VERSION, .. }), "{hello:?}");
+    }
+
+    /// Greets the supervisor of a machine that goes on from a saved one.
+    pub(crate) fn greet_anew(&mut self, wall_ns: u64) {
+        let fork = Some(Identity { entropy: [7; 32], wall_ns });
+        self.send(&Request::Hello { version: VERSION, fork });
+    }
+
+    /// Which identity the supervisor took in last.
+    pub(crate) fn identity(&self) -> String {
+        std::fs::read_to_string(self.directory.join(IDENTITY)).unwrap_or_default()
+    }
+
+    /// Whether the supervisor has said nothing that was not heard yet.
+    pub(crate) fn is_silent(&mut self) -> bool {
+        self.control.set_nonblocking(true).unwrap();
+        let silent = self.control.read(&mut [0]).is_err();
+        self.control.set_nonblocking(false).unwrap();
+        silent && self.received.is_empty()
+    }
+
+    fn listen(&self, port: u32) -> UnixListener {
+        UnixListener::bind(self.directory.join(port.to_string())).unwrap()
     }
 
     /// Runs a command with its input closed: its output, its errors and its end.
@@ -386,7 +472,9 @@ fn be_supervisor(control: UnixStream, directory: &Path, group: &Path, bounded: b
     let groups = Groups::open(group.to_str().unwrap()).unwrap();
     let bounds = if bounded { Bounds::Kept } else { Bounds::Absent };
     let common = Common::new(Shares::Mounted(directory.join("shares")), bounds);
-    match Server::new(control, &host, &groups, &log, common).and_then(|server| server.run(1)) {
+    let connect = || host.connect(CONTROL_PORT).map_err(ServeError::Attach);
+    let server = Server::new(control, &host, &groups, &log, common);
+    match server.and_then(|server| server.run(1, connect)) {
         Ok(()) => 0,
         Err(error) => {
             log.fatal(&error);

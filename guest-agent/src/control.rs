@@ -29,6 +29,10 @@ pub(crate) enum ControlError {
     Version(u16),
     #[error("the host's first message is not its greeting, or it greets twice")]
     Greeting,
+    #[error("the host asked for what does not fit to its being detached, or not")]
+    Presence,
+    #[error("the host attaches other commands than those that are detached")]
+    Unknown,
 }
 
 /// The connection and what is on its way.
@@ -57,6 +61,11 @@ impl Control {
     /// Whether the host has said its hello.
     pub(crate) const fn is_greeted(&self) -> bool {
         self.greeted
+    }
+
+    /// Whether everything was sent.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.unsent.is_empty()
     }
 
     /// Queues an event; [`Control::flush`] sends it.

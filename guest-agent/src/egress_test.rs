@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use cloister_protocol::EGRESS_PORT;
 use cloister_protocol::agent::{AgentSpec, Notice};
 use cloister_protocol::egress::{CONNECTED, Egress, Head, NameRule, RangeRule, Target};
-use cloister_protocol::message::{Event, ExitStatus};
+use cloister_protocol::message::{Event, ExitStatus, Request, Stdio};
 
 use crate::agent_bed::Agents;
 use crate::test_bed::eventually;
@@ -214,7 +214,7 @@ fn all_of_it_goes_with_its_agent() {
     let (_, streams) = agents.start(2, crate::agent_bed::USER, "nc api.example.com 80; sleep 1000");
     let (_, mut stream) = take(&listener);
     stream.write_all(&[CONNECTED]).unwrap();
-    agents.bed.send(&cloister_protocol::message::Request::RemoveAgent { agent: 2 });
+    agents.bed.send(&Request::RemoveAgent { agent: 2 });
     // The stream ends though nobody has ended it.
     assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
     drop(streams);
@@ -225,6 +225,45 @@ fn all_of_it_goes_with_its_agent() {
     }
     // The program of inits stays, and the supervisor's own namespace.
     eventually("descriptors closed", || agents.bed.descriptors() <= before + 2);
+}
+
+/// The host of each is another's; that of one being made would never answer.
+#[test]
+fn streams_of_a_machine_that_goes_on_in_another_end_and_later_ones_work() {
+    let (mut agents, listener) = agents();
+    let spec = with_egress(&agents, 4);
+    agents.create(spec);
+    let script = "mkfifo /tmp/a /tmp/b; sleep 1000 >/tmp/a & sleep 1000 >/tmp/b & \
+        (nc api.example.com 80 </tmp/a; echo first) & nc 10.1.2.5 80 </tmp/b; wait %3; echo ended";
+    let mut exec = agents.exec(4, crate::agent_bed::USER, script);
+    if let Stdio::Streams { stdin, .. } = &mut exec.stdio {
+        *stdin = None;
+    }
+    let id = exec.id;
+    let mut streams = agents.bed.exec(exec);
+    agents.bed.started(id);
+    let (_, mut open) = take(&listener);
+    open.write_all(&[CONNECTED]).unwrap();
+    open.write_all(b"word").unwrap();
+    streams.read_until("word");
+    // The other one is not answered.
+    let (_, asked) = take(&listener);
+    agents.bed.send(&Request::Detach { commands: vec![id] });
+    streams.read_all();
+    assert_eq!(agents.bed.event(), Event::Detached { holds: true });
+    agents.bed.leave();
+    agents.bed.greet_anew(1);
+    let mut streams = agents.bed.attach(&[id]).remove(0);
+    let text = streams.read_until("ended\n");
+    assert!(text.contains("first\n"), "{text}");
+    assert_eq!(agents.bed.exited(id), ExitStatus::Code(0));
+    for mut stream in [open, asked] {
+        assert_eq!(stream.read(&mut [0]).unwrap_or(0), 0);
+    }
+    let host = serve(&listener, 1);
+    let (text, status) = agents.run(4, &get("api.example.com 80"));
+    assert_eq!(status, ExitStatus::Code(0), "{text}");
+    host.join().unwrap();
 }
 
 #[test]

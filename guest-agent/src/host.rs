@@ -1,12 +1,14 @@
-//! The way to the host: connections to its ports.
+//! The way to the host: connections to its ports, and what it makes of this machine.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use cloister_protocol::message::Identity;
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::{Errno, Result};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use crate::identity::{self, IdentityError};
 use crate::sys;
 
 /// The context id that every machine's host has.
@@ -16,11 +18,14 @@ const HOST_CID: u32 = 2;
 /// kernel's own of two seconds would end a machine on a host that is merely busy.
 const CONNECT_LIMIT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Who makes connections to the host. Tests have one on Unix sockets.
+/// Who makes connections to the host, and has the machine that is another. Tests have one on Unix sockets.
 pub(crate) trait Host {
     /// Begins a connection to a port; the descriptor doesn't block. It is writable when the
     /// connection is made or has failed, and its socket error then tells which.
     fn connect(&self, port: u32) -> Result<OwnedFd>;
+
+    /// Makes this machine another than the saved one from which it goes on.
+    fn take_in(&self, identity: &Identity) -> std::result::Result<(), IdentityError>;
 }
 
 /// The real host, by vsock.
@@ -37,6 +42,10 @@ impl Host for Vsock {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
             Err(error) => Err(error),
         }
+    }
+
+    fn take_in(&self, identity: &Identity) -> std::result::Result<(), IdentityError> {
+        identity::take_in(identity)
     }
 }
 

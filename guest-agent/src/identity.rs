@@ -1,8 +1,9 @@
 //! What makes a machine that goes on from a saved one another than that: randomness and time of its own.
 //!
 //! Until then every such machine has the same kernel with the same random numbers to come; so nothing else is done
-//! before. Its boot id the kernel makes of the new randomness: it does so when somebody first asks for it, and the
-//! saved machine had nobody who did.
+//! before. Agents that it was saved with do run on at once, and with what random numbers they had drawn themselves. Its
+//! boot id the kernel makes of the new randomness: it does so when somebody first asks for it. A template had nobody who
+//! did; a machine that was saved in mid-work may go on with the same one.
 
 use cloister_protocol::message::Identity;
 use rustix::fs::{Mode, OFlags};

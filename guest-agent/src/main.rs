@@ -146,18 +146,9 @@ fn boot_and_serve(start_tsc: u64) -> Result<(), Fatal> {
         Err(_) if announced => stay_up()?,
         Err(error) => return Err(Fatal::Connect(error)),
     };
-    let (mut control, mut start_tsc) = (control, start_tsc);
-    loop {
-        let common = Common::new(Shares::Device, Bounds::Kept);
-        match Server::new(control, &Vsock, &groups, &log, common)?.run(start_tsc) {
-            // Nothing was done yet. A machine that was saved here goes on in another, whose host is another.
-            Err(ServeError::Ungreeted) => {
-                start_tsc = sys::time_stamp();
-                control = begin_to_connect().and_then(host::finish).map_err(Fatal::Connect)?;
-            }
-            result => return Ok(result?),
-        }
-    }
+    let common = Common::new(Shares::Device, Bounds::Kept);
+    let server = Server::new(control, &Vsock, &groups, &log, common)?;
+    server.run(start_tsc, || begin_to_connect().and_then(host::finish).map_err(Fatal::Connect))
 }
 
 /// A panic ends PID 1, and so the machine by a kernel panic, which the host sees; this says why.

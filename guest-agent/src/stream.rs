@@ -3,6 +3,9 @@
 //! A pump holds at most one read's worth of bytes that its other side does not take yet, and then
 //! reads no more: a command that writes faster than the host reads is slowed down by its full
 //! pipe, and a host that sends faster than the command reads by vsock's credit.
+//!
+//! An output can be detached: its connection ends after what was sent on it, and what it holds and what the command
+//! writes wait for the next connection. The host has read all of the first when it closes its end.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
@@ -62,7 +65,15 @@ impl Stream {
     }
 
     pub(crate) const fn output(kind: Kind, socket: Rc<OwnedFd>, file: Rc<OwnedFd>) -> Self {
-        Self::Output(Output { kind, socket, file: Some(file), held: Held::new(), last: None })
+        let way = Way::Open(socket);
+        Self::Output(Output { kind, way, file: Some(file), held: Held::new(), last: None })
+    }
+
+    /// An output of which nothing is left but to tell the host its end, on a connection that is being made.
+    pub(crate) fn ended(socket: OwnedFd) -> Self {
+        let way = Way::Connecting(Rc::new(socket));
+        let (kind, held) = (Kind::Pipe, Held::new());
+        Self::Output(Output { kind, way, file: None, held, last: None })
     }
 
     /// Moves bytes until a side blocks or the turn is over. `scratch` has [`CHUNK`] bytes.
@@ -137,11 +148,23 @@ impl Input {
     }
 }
 
+/// An output's connection to the host.
+#[derive(Debug)]
+enum Way {
+    /// It is being made.
+    Connecting(Rc<OwnedFd>),
+    Open(Rc<OwnedFd>),
+    /// Nothing more is sent; the host has not closed it yet.
+    Leaving(Rc<OwnedFd>),
+    /// There is none, and nothing is read.
+    Gone,
+}
+
 /// From the command to the host.
 #[derive(Debug)]
 pub(crate) struct Output {
     kind: Kind,
-    socket: Rc<OwnedFd>,
+    way: Way,
     /// The command's pipe or terminal. `None`: it has ended, and all of it was sent. The pump then
     /// waits for the host to close: if this side did first, the kernel would cut the connection
     /// off after some seconds (its timeout for the other side's answer), and with it what a slow
@@ -167,17 +190,54 @@ impl Output {
         self.last = Some(last);
     }
 
+    /// Sends no more on its connection, and tells the host so. What is not sent yet waits for the next one.
+    pub(crate) fn detach(&mut self) {
+        let way = std::mem::replace(&mut self.way, Way::Gone);
+        if let Way::Open(socket) | Way::Connecting(socket) | Way::Leaving(socket) = way {
+            // Fails when the host is gone: then the next step finds that too.
+            let _gone = rustix::net::shutdown(&socket, Shutdown::Write);
+            self.way = Way::Leaving(socket);
+        }
+    }
+
+    /// Whether it is detached, and the host has closed its end.
+    pub(crate) const fn is_detached(&self) -> bool {
+        matches!(self.way, Way::Gone)
+    }
+
+    /// Goes on with another connection, which is being made.
+    pub(crate) fn attach(&mut self, socket: OwnedFd) {
+        self.way = Way::Connecting(Rc::new(socket));
+    }
+
+    /// Whether its connection is being made.
+    pub(crate) const fn is_connecting(&self) -> bool {
+        matches!(self.way, Way::Connecting(_))
+    }
+
     /// `first`: the turn's first step, where nothing to read may mean that the other side woke
     /// the pump up.
     fn step(&mut self, scratch: &mut [u8], first: bool) -> Step {
+        let socket = match &self.way {
+            Way::Open(socket) => socket,
+            Way::Connecting(_) => return self.connect(),
+            Way::Leaving(socket) => {
+                let step = linger(socket, scratch);
+                if matches!(step, Step::Done) {
+                    self.way = Way::Gone;
+                }
+                return if self.is_detached() { Step::Wait } else { step };
+            }
+            Way::Gone => return Step::Wait,
+        };
         if !self.held.is_empty() {
-            return match self.held.flush(|bytes| send(&self.socket, bytes)) {
+            return match self.held.flush(|bytes| send(socket, bytes)) {
                 Ok(true) => Step::Moved,
                 Ok(false) => Step::Wait,
                 Err(_broken) => Step::Done,
             };
         }
-        let Some(file) = &self.file else { return self.linger(scratch) };
+        let Some(file) = &self.file else { return linger(socket, scratch) };
         let wanted = self.last.unwrap_or(CHUNK).min(scratch.len());
         let result = match scratch.get_mut(..wanted) {
             Some(room) if wanted > 0 => rustix::io::read(file, room),
@@ -188,7 +248,7 @@ impl Output {
             // A terminal is in this state while no process has it open; one may open it again.
             Err(Errno::AGAIN | Errno::IO) if self.last.is_none() => {
                 // An empty message passes nothing and tells whether anybody would read it.
-                if first && send(&self.socket, &[]).is_err_and(|error| error != Errno::AGAIN) {
+                if first && send(socket, &[]).is_err_and(|error| error != Errno::AGAIN) {
                     return Step::Done;
                 }
                 Step::Wait
@@ -196,13 +256,13 @@ impl Output {
             Ok(0) | Err(_) => {
                 self.file = None;
                 // Fails when the host is gone: then the next step finds that too.
-                let _gone = rustix::net::shutdown(&self.socket, Shutdown::Write);
+                let _gone = rustix::net::shutdown(socket, Shutdown::Write);
                 Step::Moved
             }
             Ok(count) => {
                 self.last = self.last.map(|last| last.saturating_sub(count));
                 let bytes = scratch.get(..count).unwrap_or_default();
-                match self.held.pass(bytes, |bytes| send(&self.socket, bytes)) {
+                match self.held.pass(bytes, |bytes| send(socket, bytes)) {
                     Ok(()) => Step::Moved,
                     Err(_broken) => Step::Done,
                 }
@@ -210,13 +270,34 @@ impl Output {
         }
     }
 
-    fn linger(&self, scratch: &mut [u8]) -> Step {
-        match rustix::io::read(&self.socket, scratch) {
-            Err(Errno::AGAIN) => Step::Wait,
-            Ok(0) => Step::Done,
-            Ok(_) | Err(Errno::INTR) => Step::Moved,
-            Err(_) => Step::Done,
+    /// Looks whether the connection is made. An empty message passes nothing and tells.
+    fn connect(&mut self) -> Step {
+        let Way::Connecting(socket) = &self.way else { return Step::Moved };
+        match send(socket, &[]) {
+            Err(Errno::NOTCONN) => {
+                let failed = rustix::net::sockopt::socket_error(socket);
+                if matches!(failed, Ok(Ok(()))) { Step::Wait } else { Step::Done }
+            }
+            Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {
+                if self.file.is_none() && self.held.is_empty() {
+                    // Its end is all that there is to tell.
+                    let _gone = rustix::net::shutdown(socket, Shutdown::Write);
+                }
+                self.way = Way::Open(Rc::clone(socket));
+                Step::Moved
+            }
+            Err(_broken) => Step::Done,
         }
+    }
+}
+
+/// Waits for the host to close its end.
+fn linger(socket: &OwnedFd, scratch: &mut [u8]) -> Step {
+    match rustix::io::read(socket, scratch) {
+        Err(Errno::AGAIN) => Step::Wait,
+        Ok(0) => Step::Done,
+        Ok(_) | Err(Errno::INTR) => Step::Moved,
+        Err(_) => Step::Done,
     }
 }
 

@@ -3,6 +3,10 @@
 //! A [`Command`] is a state machine. It is told what has happened and answers with events for the
 //! host; it never waits.
 
+mod detach;
+
+mod flow;
+
 mod plan;
 
 mod program;
@@ -31,7 +35,7 @@ use self::failure::Report;
 use self::plan::{Plan, Streams, Work};
 use crate::agent::{Agent, Entrance, LISTENER};
 use crate::poller::{Owner, Part};
-use crate::stream::{Stream, Turn};
+use crate::stream::Stream;
 use crate::{agent, message, sys, terminal, timer};
 
 /// A command between its request and the last byte of its streams.
@@ -53,6 +57,12 @@ pub(crate) struct Command {
     group: Option<Group>,
     timer: Option<OwnedFd>,
     timed_out: bool,
+    /// It has no program of its own.
+    is_copy: bool,
+    /// It waits for other streams, and is kept for them.
+    detached: bool,
+    /// The host does not know it.
+    forgotten: bool,
 }
 
 /// Where in its life a command is.
@@ -97,6 +107,7 @@ impl Command {
             id,
             serial,
             place: plan.place,
+            is_copy: matches!(plan.work, Work::Copy(_)),
             state: State::Connecting(Box::new(plan)),
             streams: [None, None, None],
             unfinished: false,
@@ -106,6 +117,8 @@ impl Command {
             group: None,
             timer: None,
             timed_out: false,
+            detached: false,
+            forgotten: false,
         }
     }
 
@@ -133,7 +146,7 @@ impl Command {
 
     /// Nothing is left of it.
     pub(crate) fn is_over(&self) -> bool {
-        self.has_ended() && self.streams.iter().all(Option::is_none)
+        self.has_ended() && !self.detached && self.streams.iter().all(Option::is_none)
     }
 
     /// A stream could go on at once: it should have another turn.
@@ -206,32 +219,6 @@ impl Command {
     pub(crate) fn kill(&self, around: &Surroundings<'_>) {
         if let Some(Err(error)) = self.group.as_ref().map(Group::kill) {
             around.log.error(&Failure::Group(error));
-        }
-    }
-
-    /// Gives every stream a turn, and answers what it asks.
-    pub(crate) fn run_streams(&mut self, around: &mut Surroundings<'_>) {
-        self.unfinished = false;
-        self.answer(around);
-        for place in 0..self.streams.len() {
-            self.run_stream(place, around);
-        }
-    }
-
-    fn run_stream(&mut self, place: usize, around: &mut Surroundings<'_>) {
-        let Some(slot) = self.streams.get_mut(place) else { return };
-        let Some(stream) = slot else { return };
-        match stream.run(&mut around.scratch) {
-            Turn::Blocked => {}
-            Turn::Unfinished => self.unfinished = true,
-            Turn::Done => {
-                let was_output = matches!(stream, Stream::Output(_));
-                *slot = None;
-                if was_output && self.terminal.take().is_some() {
-                    // Nobody sees the terminal any more: closing all of it hangs it up.
-                    self.streams = [None, None, None];
-                }
-            }
         }
     }
 
@@ -330,7 +317,7 @@ impl Command {
                 return;
             }
             self.state = State::Running { process };
-            around.events.push(Event::Started { id: self.id });
+            self.tell(Event::Started { id: self.id }, around);
         }
     }
 
@@ -366,7 +353,7 @@ impl Command {
         if matches!(last, Event::Failed { .. }) {
             self.streams = [None, None, None];
         }
-        around.events.push(last);
+        self.tell(last, around);
         for slot in &mut self.streams {
             match slot {
                 Some(Stream::Output(output)) => output.command_ended(),
@@ -376,6 +363,12 @@ impl Command {
         }
         self.terminal = None;
         self.run_streams(around);
+    }
+
+    fn tell(&self, event: Event, around: &mut Surroundings<'_>) {
+        if !self.forgotten {
+            around.events.push(event);
+        }
     }
 
     /// Removes its group, if there is one and it is empty. Whether it is gone.

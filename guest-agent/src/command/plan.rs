@@ -21,8 +21,8 @@ use crate::terminal;
 
 /// Places of a command's streams. A terminal has one connection, watched as its output's.
 const INPUT: u8 = 0;
-const OUTPUT: u8 = 1;
-const ERRORS: u8 = 2;
+pub(super) const OUTPUT: u8 = 1;
+pub(super) const ERRORS: u8 = 2;
 
 /// A command's streams, by their places.
 pub(super) type Streams = [Option<Stream>; 3];

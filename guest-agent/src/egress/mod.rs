@@ -218,6 +218,19 @@ impl Egress {
         self.unfinished.retain(|serial| parts.contains_key(serial));
     }
 
+    /// Ends every connection to the outside: the streams to the host are none any more. Those that were being made
+    /// when the machine was saved would never be told.
+    pub(crate) fn cut(&mut self) {
+        self.parts.retain(|_, part| {
+            if let Part::Relay(relay) = part {
+                reset(relay.agent());
+            }
+            !matches!(part, Part::Relay(_))
+        });
+        let parts = &self.parts;
+        self.unfinished.retain(|serial| parts.contains_key(serial));
+    }
+
     /// Whether something is left to do that no event will tell of.
     pub(crate) fn is_unfinished(&self) -> bool {
         !self.unfinished.is_empty()

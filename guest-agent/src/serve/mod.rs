@@ -1,21 +1,24 @@
 //! The event loop: one thread that serves the host until it is told to stop.
 
+mod agents;
+
+mod detach;
+
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
 use cloister_protocol::VERSION;
-use cloister_protocol::agent::{AgentSpec, Notice};
-use cloister_protocol::check::printable_detail;
 use cloister_protocol::limits::MAX_COMMANDS;
 use cloister_protocol::message::{Event, Exec, Request};
 use rustix::io::Errno;
 
-use crate::agent::{Agent, Around, Common};
+use self::detach::{HeldBack, Presence};
+use crate::agent::{Agent, Common};
 use crate::command::{Command, Failure, Groups, Surroundings};
 use crate::control::{Control, ControlError};
-use crate::egress::{Egress, Tools};
+use crate::egress::Egress;
 use crate::host::Host;
-use crate::identity::{self, IdentityError};
+use crate::identity::IdentityError;
 use crate::log::Log;
 use crate::poller::{Owner, Poller};
 use crate::stream::CHUNK;
@@ -35,9 +38,8 @@ pub(crate) enum ServeError {
     Control(#[from] ControlError),
     #[error("can't take in what makes this machine another")]
     Identity(#[from] IdentityError),
-    /// This machine goes on from a saved one, or the host has gone.
-    #[error("the host closed the connection before it greeted")]
-    Ungreeted,
+    #[error("can't connect new streams")]
+    Attach(#[source] Errno),
 }
 
 /// What the loop works on.
@@ -57,6 +59,10 @@ pub(crate) struct Server<'a> {
     unheard: bool,
     /// The host asked for the end.
     stop: bool,
+    presence: Presence,
+    held_back: HeldBack,
+    /// The connection is not the first, and the host on it has not attached yet.
+    is_anew: bool,
 }
 
 impl<'a> Server<'a> {
@@ -92,20 +98,21 @@ impl<'a> Server<'a> {
             unreaped: false,
             unheard: false,
             stop: false,
+            presence: Presence::default(),
+            held_back: HeldBack::default(),
+            is_anew: false,
         })
     }
 
     /// Greets the host and serves it until it asks for the end. Every command is killed then,
-    /// whatever the reason.
-    pub(crate) fn run(mut self, start_tsc: u64) -> Result<(), ServeError> {
-        let ready_tsc = sys::time_stamp();
-        self.around.events.push(Event::Hello { version: VERSION, start_tsc, ready_tsc });
-        let result = match self.turns() {
-            Err(ServeError::Control(ControlError::Closed)) if !self.control.is_greeted() => {
-                Err(ServeError::Ungreeted)
-            }
-            result => result,
-        };
+    /// whatever the reason. A machine that was saved where the host may leave goes on in another, whose host is
+    /// another: `connect` makes a connection to that.
+    pub(crate) fn run<E: From<ServeError>>(
+        mut self,
+        start_tsc: u64,
+        connect: impl FnMut() -> Result<OwnedFd, E>,
+    ) -> Result<(), E> {
+        let result = self.serve_hosts(start_tsc, connect);
         for command in self.commands.values() {
             command.kill(&self.around);
         }
@@ -115,7 +122,24 @@ impl<'a> Server<'a> {
         result
     }
 
-    fn turns(&mut self) -> Result<(), ServeError> {
+    fn serve_hosts<E: From<ServeError>>(
+        &mut self,
+        mut start_tsc: u64,
+        mut connect: impl FnMut() -> Result<OwnedFd, E>,
+    ) -> Result<(), E> {
+        loop {
+            match self.turns(start_tsc) {
+                Err(ServeError::Control(ControlError::Closed)) if self.may_lose_host() => {}
+                result => return Ok(result?),
+            }
+            start_tsc = sys::time_stamp();
+            self.reconnect(connect()?)?;
+        }
+    }
+
+    fn turns(&mut self, start_tsc: u64) -> Result<(), ServeError> {
+        let ready_tsc = sys::time_stamp();
+        self.control.push(&Event::Hello { version: VERSION, start_tsc, ready_tsc })?;
         self.answer()?;
         while !self.stop {
             let owners = self.around.poller.wait(self.has_work()).map_err(ServeError::Poll)?;
@@ -165,53 +189,6 @@ impl<'a> Server<'a> {
         }
     }
 
-    /// Passes bytes to the outside and back, answers questions for names, and tells of those that were
-    /// refused.
-    fn work_outside(&mut self) {
-        let Surroundings { host, egress, poller, scratch, agents, events, .. } = &mut self.around;
-        let mut refused = Vec::new();
-        egress.turn(&mut Tools { host: *host, poller, scratch, refused: &mut refused });
-        for (number, name) in refused {
-            if let Some(agent) = agents.get_mut(&number) {
-                agent.tell(Notice::NameRefused { name }, events);
-            }
-        }
-    }
-
-    /// Does something with the agent that is meant, if there is one.
-    fn with_agent(
-        &mut self,
-        is_meant: impl Fn(&Agent) -> bool,
-        act: impl FnOnce(&mut Agent, &mut Around<'_>),
-    ) {
-        let Surroundings { groups, agents, egress, log, poller, events, .. } = &mut self.around;
-        let mut around = Around { groups, poller, egress, log, events };
-        if let Some(agent) = agents.values_mut().find(|agent| is_meant(agent)) {
-            act(agent, &mut around);
-        }
-    }
-
-    /// Takes agents away of which nothing is left, after their commands.
-    fn end_agents(&mut self) {
-        let ending = self.around.agents.values().filter(|agent| agent.is_ending());
-        let ending: Vec<u32> = ending.map(Agent::number).collect();
-        for number in ending {
-            let commands = self.commands.values_mut().filter(|one| one.is_of(number));
-            let mut has_commands = false;
-            for command in commands {
-                command.agent_ends(&mut self.around);
-                has_commands |= !command.has_ended();
-            }
-            self.with_agent(
-                |agent| agent.number() == number,
-                |agent, around| {
-                    agent.end_when_empty(has_commands, around);
-                },
-            );
-        }
-        self.around.agents.retain(|_, agent| !agent.is_over());
-    }
-
     /// Takes dead children away and tells the commands.
     fn reap(&mut self) {
         if !self.unreaped {
@@ -256,9 +233,10 @@ impl<'a> Server<'a> {
     }
 
     fn obey(&mut self, request: Request) -> Result<(), ServeError> {
+        self.check_presence(&request)?;
         match request {
             Request::Hello { fork: None, .. } => {}
-            Request::Hello { fork: Some(identity), .. } => identity::take_in(&identity)?,
+            Request::Hello { fork: Some(identity), .. } => self.around.host.take_in(&identity)?,
             Request::Exec(exec) => {
                 let id = exec.id;
                 if let Err(failure) = self.begin(exec) {
@@ -315,6 +293,8 @@ impl<'a> Server<'a> {
             }
             Request::Ping { token } => self.around.events.push(Event::Pong { token }),
             Request::PowerOff => self.stop = true,
+            Request::Detach { commands } => self.detach(&commands)?,
+            Request::Attach { commands } => self.attach(&commands)?,
         }
         Ok(())
     }
@@ -338,30 +318,14 @@ impl<'a> Server<'a> {
         Ok(self.serial)
     }
 
-    fn create_agent(&mut self, spec: &AgentSpec) -> Result<(), Event> {
-        let agent = spec.agent;
-        let failed = |detail: String| Event::AgentFailed { agent, detail };
-        spec.validate().map_err(|broken| failed(printable_detail(&broken.to_string())))?;
-        if self.around.agents.contains_key(&agent) {
-            return Err(failed("the number is in use".to_owned()));
-        }
-        self.serial = self.serial.saturating_add(1);
-        let Surroundings { groups, agents, egress, log, poller, events, .. } = &mut self.around;
-        let around = Around { groups, poller, egress, log, events };
-        let made = Agent::new(spec, self.serial, &mut self.common, &around)?;
-        agents.insert(agent, made);
-        Ok(())
-    }
-
     fn by_id(&self, id: u32) -> Option<&Command> {
         self.commands.values().find(|command| command.id() == id && !command.has_ended())
     }
 
     /// Sends what has to be told.
     fn answer(&mut self) -> Result<(), ServeError> {
-        for event in self.around.events.drain(..) {
-            self.control.push(&event)?;
-        }
+        self.turn_presence()?;
+        self.tell()?;
         let was_full = self.control.is_full();
         self.control.flush()?;
         // Requests were left in the socket then, and no event will tell of them again.
@@ -381,3 +345,7 @@ mod streams_tests;
 #[cfg(test)]
 #[path = "frames_test.rs"]
 mod frames_tests;
+
+#[cfg(test)]
+#[path = "detach_test.rs"]
+mod detach_tests;

@@ -82,6 +82,22 @@ impl Agents {
         }
     }
 
+    /// Whether all that are there run, and none is being made or removed.
+    pub(super) fn all_run(&self) -> bool {
+        self.known.values().all(|agent| matches!(agent, Agent::Running))
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
+    /// Notes a container that was there before this machine was. `None`: no such one can be.
+    pub(super) fn carried(&mut self, spec: &AgentSpec) -> Option<()> {
+        let fits = spec.validate().is_ok() && !self.known.contains_key(&spec.agent);
+        fits.then(|| drop(self.known.insert(spec.agent, Agent::Running)))
+    }
+
     /// The container could not even be asked for.
     pub(super) fn unasked(&mut self, agent: u32, error: AgentError) {
         if let Some(Agent::Asked { reply }) = self.known.remove(&agent) {

@@ -32,6 +32,12 @@ impl Command {
         Self { id, streams: Some(streams), exited, status: None, requests, ended }
     }
 
+    /// Its number in its machine, and in those that go on from it.
+    #[must_use]
+    pub const fn id(&self) -> u32 {
+        self.id
+    }
+
     /// The host's ends of its streams; only the first call gets them.
     pub fn take_streams(&mut self) -> Option<Streams> {
         self.streams.take()

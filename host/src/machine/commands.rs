@@ -53,6 +53,28 @@ impl Commands {
         self.known.insert(id, Command::Asked { streams, reply });
     }
 
+    /// Whether it was started, and has not ended.
+    pub(super) fn runs(&self, id: u32) -> bool {
+        matches!(self.known.get(&id), Some(Command::Running { .. }))
+    }
+
+    /// Notes a command that has run before this machine did. `None`: the id is in use.
+    pub(super) fn carried(&mut self, id: u32) -> Option<oneshot::Receiver<ExitStatus>> {
+        if self.known.contains_key(&id) {
+            return None;
+        }
+        let (exited, wait) = oneshot::channel();
+        self.known.insert(id, Command::Running { exited });
+        // The next ones are far from those that have run.
+        self.last_id = self.last_id.max(id);
+        Some(wait)
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     /// The supervisor says that a command runs. `false`: nobody waits for it any more.
     pub(super) fn started(&mut self, id: u32) -> Result<bool, GuestError> {
         match self.known.remove(&id) {

@@ -21,6 +21,7 @@ use super::STOP_LIMIT;
 use super::agents::{Agents, Happening};
 use super::answers::{Answers, Queue};
 use super::commands::Commands;
+use super::detach::Detachment;
 use super::end::{GuestError, MachineEnd};
 use super::requests::Request;
 use super::stage::{Stage, StartReport};
@@ -92,7 +93,10 @@ enum Wake {
 #[derive(Debug)]
 pub(super) struct Driver {
     pub(super) launched: Launched,
+    /// What is for the guest; not taken while it is detached.
     pub(super) requests: mpsc::Receiver<Request>,
+    /// What is for the vmm and for this driver, and what is for a guest that is detached too.
+    pub(super) direct: mpsc::Receiver<Request>,
     pub(super) wish: watch::Receiver<Wish>,
     pub(super) progress: watch::Sender<(Stage, StartReport)>,
     pub(super) outgoing: VecDeque<Packet>,
@@ -101,6 +105,9 @@ pub(super) struct Driver {
     /// Who takes streams to the outside.
     pub(super) outside: Option<mpsc::Sender<UnixStream>>,
     pub(super) commands: Commands,
+    pub(super) detachment: Detachment,
+    /// For the supervisor when it is attached.
+    pub(super) later: Vec<message::Request>,
     pub(super) agents: Agents,
     pub(super) answers: Answers,
     pub(super) pings: Queue<()>,
@@ -115,7 +122,7 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) fn new(
         launched: Launched,
-        requests: mpsc::Receiver<Request>,
+        (requests, direct): (mpsc::Receiver<Request>, mpsc::Receiver<Request>),
         wish: watch::Receiver<Wish>,
         progress: watch::Sender<(Stage, StartReport)>,
         happenings: mpsc::Sender<Happening>,
@@ -123,6 +130,7 @@ impl Driver {
         Self {
             launched,
             requests,
+            direct,
             wish,
             progress,
             outgoing: VecDeque::new(),
@@ -130,6 +138,8 @@ impl Driver {
             ports: Ports::default(),
             outside: None,
             commands: Commands::default(),
+            detachment: Detachment::default(),
+            later: Vec::new(),
             agents: Agents::new(happenings),
             answers: Answers::default(),
             pings: Queue::default(),
@@ -159,7 +169,8 @@ impl Driver {
     }
 
     async fn wait(&mut self) -> Wake {
-        let Self { launched, requests, wish, outgoing, link, deadline, .. } = self;
+        let Self { launched, requests, direct, wish, outgoing, link, deadline, .. } = self;
+        let attached = self.detachment.takes_requests();
         let control = &launched.control;
         let full = outgoing.len() >= MAX_OUTGOING / 2
             || matches!(&*link, Link::Open(supervisor) if supervisor.is_full());
@@ -173,7 +184,8 @@ impl Driver {
             sent = send_first(control, outgoing) => Wake::Sent(sent),
             ready = supervisor_ready(link) => Wake::Supervisor(ready),
             // Closed only when every handle is gone, and then the wish says so.
-            Some(request) = requests.recv(), if !full => Wake::Request(request),
+            Some(request) = requests.recv(), if !full && attached => Wake::Request(request),
+            Some(request) = direct.recv(), if !full => Wake::Request(request),
         }
     }
 
@@ -221,8 +233,19 @@ impl Driver {
         Ok(())
     }
 
-    /// Queues a request for the supervisor, and sends what can be sent.
+    /// Queues a request for the supervisor, and sends what can be sent; while it is detached, keeps it for later.
     pub(super) fn ask_supervisor(&mut self, request: &message::Request) -> Result<(), GuestError> {
+        if !self.detachment.takes_requests() {
+            // Users' requests are not taken then: only what an event calls for comes here, one for each command or
+            // agent at most.
+            self.later.push(request.clone());
+            return Ok(());
+        }
+        self.ask_now(request)
+    }
+
+    /// The same, also while it is detached.
+    pub(super) fn ask_now(&mut self, request: &message::Request) -> Result<(), GuestError> {
         let Link::Open(supervisor) = &mut self.link else { return Ok(()) };
         supervisor.queue(request)?;
         supervisor.flush()

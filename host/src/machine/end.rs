@@ -95,6 +95,9 @@ pub enum GuestError {
     /// It answered what was not asked.
     #[error("it answered a ping that was not sent")]
     UnexpectedPong,
+    /// It told of its streams what was not asked, or spoke while it was detached.
+    #[error("it sent an event that does not fit to its being detached, or not")]
+    Presence,
     /// There is no fresh randomness for it.
     #[error("there was no randomness for it")]
     Entropy(#[source] std::io::Error),
@@ -250,9 +253,12 @@ pub enum MachineError {
         /// How many are allowed.
         limit: usize,
     },
-    /// The machine could not be saved.
-    #[error("the machine could not be saved")]
-    Save(#[from] SaveError),
+    /// It is detached, or about to be; or it is not, and can't be attached.
+    #[error("the machine's streams are detached already, or not detached")]
+    Presence,
+    /// What is to be attached or adopted is not what the machine can have.
+    #[error("the machine has no such commands or agents, or has others")]
+    Unknown,
     /// The supervisor can't make the sockets for other rules about the outside.
     #[error(
         "the supervisor can't carry its new egress rules out: too many sockets, or its ports are taken"

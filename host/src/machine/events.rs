@@ -121,6 +121,9 @@ impl Driver {
             }
             message::Event::Hello { .. } => return Err(GuestError::Hello.into()),
             _ if !greeted => return Err(GuestError::Hello.into()),
+            message::Event::Detached { holds } => self.detached(holds)?,
+            message::Event::Attached => self.attached()?,
+            _ if !self.detachment.takes_events() => return Err(GuestError::Presence.into()),
             message::Event::Started { id } => {
                 if !self.commands.started(id)? {
                     // Whoever asked has gone: nobody else would ever end it.

@@ -6,8 +6,10 @@
 
 mod agents;
 mod answers;
+mod ask;
 mod command;
 mod commands;
+mod detach;
 mod driver;
 mod end;
 mod events;
@@ -36,11 +38,13 @@ use crate::launch::LaunchSpec;
 use crate::launch::process::VmmProcess;
 use crate::launch::shares::{FileServer, Share, ShareError};
 use crate::tail::Tail;
+use ask::{send, wait_for_end};
 use driver::{Driver, Wish};
 use requests::Request;
 
 pub use agents::Happening;
 pub use command::Command;
+pub use detach::Adopted;
 pub use end::{AgentError, ExecError, GuestError, MachineEnd, MachineError, StartError};
 pub use pause::Pause;
 pub use save::{MAX_STATE, SaveError};
@@ -61,6 +65,8 @@ const REQUEST_QUEUE: usize = 64;
 #[derive(Debug)]
 pub struct Machine {
     requests: mpsc::Sender<Request>,
+    /// What the guest need not be attached for.
+    direct: mpsc::Sender<Request>,
     wish: watch::Sender<Wish>,
     ended: watch::Receiver<Option<Arc<MachineEnd>>>,
     happenings: Option<mpsc::Receiver<Happening>>,
@@ -100,6 +106,7 @@ impl Machine {
         report.sent_ns = now_ns();
 
         let (requests, request_queue) = mpsc::channel(REQUEST_QUEUE);
+        let (direct, direct_queue) = mpsc::channel(REQUEST_QUEUE);
         let (wish, wish_seen) = watch::channel(Wish::Run);
         let (ended_told, mut ended) = watch::channel(None);
         let (progress_told, mut progress) = watch::channel((Stage::Spawned, report));
@@ -109,8 +116,9 @@ impl Machine {
         let refused = Arc::new(AtomicU64::new(0));
         let (happen, happenings) = mpsc::channel(agents::HAPPENING_QUEUE);
         let happenings = Some(happenings);
-        let driver = Driver::new(launched, request_queue, wish_seen, progress_told, happen)
-            .count_refused(Arc::clone(&refused));
+        let driver =
+            Driver::new(launched, (request_queue, direct_queue), wish_seen, progress_told, happen)
+                .count_refused(Arc::clone(&refused));
         tokio::spawn(driver.run(ended_told));
 
         let left = limit.saturating_sub(begin.elapsed());
@@ -133,6 +141,7 @@ impl Machine {
         };
         Ok(Self {
             requests,
+            direct,
             wish,
             ended,
             happenings,
@@ -284,7 +293,7 @@ impl Machine {
     /// # Errors
     /// The machine has ended.
     pub async fn let_out(&self, queue: mpsc::Sender<UnixStream>) -> Result<(), MachineError> {
-        self.request(Request::LetOut { queue }).await
+        send(&self.direct, &self.ended, Request::LetOut { queue }).await
     }
 
     /// Asks the supervisor whether it is alive.
@@ -311,7 +320,7 @@ impl Machine {
     /// # Errors
     /// The machine has ended.
     pub async fn power_off(&self) -> Result<(), MachineError> {
-        self.request(Request::PowerOff).await
+        send(&self.direct, &self.ended, Request::PowerOff).await
     }
 
     /// Ends the machine now, whatever runs in it, and waits until nothing of it is left.
@@ -329,61 +338,6 @@ impl Machine {
     /// Waits until the machine has ended.
     pub async fn ended(&self) -> Arc<MachineEnd> {
         wait_for_end(&mut self.ended.clone()).await
-    }
-
-    async fn request(&self, request: Request) -> Result<(), MachineError> {
-        send(&self.requests, &self.ended, request).await
-    }
-
-    /// Asks something that the guest answers, which it can't while it is paused.
-    async fn ask<T>(
-        &self,
-        request: Request,
-        answer: oneshot::Receiver<T>,
-    ) -> Result<T, MachineError> {
-        let answered = self.pause.within(ANSWER_LIMIT, self.exchange(request, answer)).await;
-        answered.unwrap_or(Err(MachineError::NoAnswer { limit: ANSWER_LIMIT }))
-    }
-
-    /// Asks something that the vmm answers, paused or not.
-    async fn ask_vmm<T>(
-        &self,
-        request: Request,
-        answer: oneshot::Receiver<T>,
-    ) -> Result<T, MachineError> {
-        let answered = timeout(ANSWER_LIMIT, self.exchange(request, answer)).await;
-        answered.unwrap_or(Err(MachineError::NoAnswer { limit: ANSWER_LIMIT }))
-    }
-
-    async fn exchange<T>(
-        &self,
-        request: Request,
-        answer: oneshot::Receiver<T>,
-    ) -> Result<T, MachineError> {
-        self.request(request).await?;
-        match answer.await {
-            Ok(answer) => Ok(answer),
-            Err(_) => Err(MachineError::Ended(self.ended().await)),
-        }
-    }
-}
-
-async fn send(
-    requests: &mpsc::Sender<Request>,
-    ended: &watch::Receiver<Option<Arc<MachineEnd>>>,
-    request: Request,
-) -> Result<(), MachineError> {
-    match requests.send(request).await {
-        Ok(()) => Ok(()),
-        Err(_) => Err(MachineError::Ended(wait_for_end(&mut ended.clone()).await)),
-    }
-}
-
-/// The driver tells the end before it goes; if the runtime dropped it, the machine was killed too.
-async fn wait_for_end(ended: &mut watch::Receiver<Option<Arc<MachineEnd>>>) -> Arc<MachineEnd> {
-    match ended.wait_for(Option::is_some).await.map(|end| (*end).clone()) {
-        Ok(Some(end)) => end,
-        Ok(None) | Err(_) => Arc::new(MachineEnd::Killed),
     }
 }
 

@@ -12,10 +12,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::agents::CreateReply;
 use super::answers::Reply;
-use super::commands::StartReply;
+use super::commands::{StartReply, Started};
+use super::detach::Adopted;
 use super::driver::{Driver, Finish, Link};
 use super::end::{AgentError, ExecError, MachineError};
-use super::streams::{self, StdioSpec};
+use super::streams::{self, StdioSpec, Streams};
 use super::{CopySpec, ExecSpec};
 
 /// What a user of the machine asks for.
@@ -37,6 +38,9 @@ pub(super) enum Request {
     Stats { reply: Reply<Stats> },
     Connect { port: u32, reply: Reply<UnixStream> },
     LetOut { queue: mpsc::Sender<UnixStream> },
+    Detach { commands: Vec<u32>, reply: Reply<bool> },
+    Attach { commands: Vec<u32>, reply: Reply<Vec<Streams>> },
+    Adopt { carried: Box<Adopted>, reply: Reply<Vec<Started>> },
 }
 
 impl Driver {
@@ -68,7 +72,7 @@ impl Driver {
             Request::Resize { id, size } => {
                 self.ask_supervisor(&message::Request::Resize { id, size })?;
             }
-            Request::PowerOff => self.ask_supervisor(&message::Request::PowerOff)?,
+            Request::PowerOff => self.ask_now(&message::Request::PowerOff)?,
             Request::Ping { reply } => {
                 if self.pings.ask(reply) {
                     self.ping_token = self.ping_token.wrapping_add(1);
@@ -100,6 +104,9 @@ impl Driver {
             }
             Request::Connect { port, reply } => return self.connect(port, reply),
             Request::LetOut { queue } => self.outside = Some(queue),
+            Request::Detach { commands, reply } => self.detach(commands, reply)?,
+            Request::Attach { commands, reply } => self.attach(&commands, reply)?,
+            Request::Adopt { carried, reply } => self.adopt(&carried, reply)?,
         }
         Ok(())
     }

@@ -46,6 +46,11 @@ impl Agents {
         }
     }
 
+    /// One was there before.
+    pub(crate) fn carry(&self, agent: u32) {
+        self.there.lock().expect("a lock").insert(agent);
+    }
+
     /// Kills what runs in the agent, and tells that it is gone once all of that has ended.
     pub(crate) fn remove(&self, stream: &UnixStream, agent: u32) {
         assert!(self.there.lock().expect("a lock").remove(&agent), "agent {agent} is not there");

@@ -24,6 +24,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::agents::Agents;
 use crate::control::Control;
+use crate::detach::Away;
 
 /// How this guest misbehaves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,6 +64,26 @@ pub(crate) enum Manners {
     EndsOnSave,
     /// Answers a command with words that would steer a terminal.
     RudeFailure,
+    /// Goes on from a saved one: has commands and an agent.
+    Carried,
+    /// Tells that it is detached though nobody has asked.
+    DetachedUnasked,
+    /// The same of being attached.
+    AttachedUnasked,
+    /// Refuses to be detached.
+    HoldsNot,
+    /// Tells of a command's end, and then that it is detached.
+    ExitsFirst,
+    /// Tells twice that it is detached.
+    DetachedTwice,
+    /// Tells of a command's end while it is detached.
+    SpeaksAway,
+    /// Tells that it is attached before it was asked for that.
+    AttachedAway,
+    /// Tells something else first when it is attached.
+    SpeaksReturning,
+    /// Tells of a command that nobody knows when it is attached.
+    Strangers,
 }
 
 impl Manners {
@@ -86,6 +107,16 @@ impl Manners {
             "saves-twice" => Self::SavesTwice,
             "ends-on-save" => Self::EndsOnSave,
             "rude-failure" => Self::RudeFailure,
+            "carried" => Self::Carried,
+            "detached-unasked" => Self::DetachedUnasked,
+            "attached-unasked" => Self::AttachedUnasked,
+            "holds-not" => Self::HoldsNot,
+            "exits-first" => Self::ExitsFirst,
+            "detached-twice" => Self::DetachedTwice,
+            "speaks-away" => Self::SpeaksAway,
+            "attached-away" => Self::AttachedAway,
+            "speaks-returning" => Self::SpeaksReturning,
+            "strangers" => Self::Strangers,
             other => unreachable!("no manners named {other}"),
         }
     }
@@ -97,10 +128,11 @@ pub(crate) struct Guest {
     manners: Arc<HashSet<Manners>>,
     /// Who waits for an answer to a connection.
     connects: Arc<Mutex<HashMap<u32, Sender<Option<OwnedFd>>>>>,
-    running: Arc<Mutex<HashMap<u32, Pid>>>,
+    pub(crate) running: Arc<Mutex<HashMap<u32, Pid>>>,
     terminals: Arc<Mutex<HashMap<u32, OwnedFd>>>,
     next_id: Arc<Mutex<u32>>,
-    agents: Agents,
+    pub(crate) agents: Agents,
+    pub(crate) away: Away,
 }
 
 impl Guest {
@@ -113,10 +145,11 @@ impl Guest {
             terminals: Arc::default(),
             next_id: Arc::default(),
             agents: Agents::default(),
+            away: Away::default(),
         }
     }
 
-    fn has(&self, manners: Manners) -> bool {
+    pub(crate) fn has(&self, manners: Manners) -> bool {
         self.manners.contains(&manners)
     }
 
@@ -193,6 +226,9 @@ impl Guest {
         if self.has(Manners::Mute) {
             thread::park();
         }
+        if self.has(Manners::Carried) {
+            self.carry(&stream);
+        }
         let version = if self.has(Manners::OldVersion) { VERSION + 1 } else { VERSION };
         let hello = Event::Hello { version, start_tsc: 1, ready_tsc: 2 };
         send(&stream, &hello);
@@ -204,6 +240,12 @@ impl Guest {
         }
         if self.has(Manners::UnknownCommand) {
             send(&stream, &Event::Exited { id: 99, status: ExitStatus::Code(0) });
+        }
+        if self.has(Manners::DetachedUnasked) {
+            send(&stream, &Event::Detached { holds: true });
+        }
+        if self.has(Manners::AttachedUnasked) {
+            send(&stream, &Event::Attached);
         }
         if self.has(Manners::HangsUp) {
             return;
@@ -223,6 +265,7 @@ impl Guest {
 
     fn request(&self, stream: &UnixStream, request: Request) {
         request.validate().expect("a request within the rules");
+        self.check_presence(&request);
         match request {
             Request::Hello { version, .. } => assert_eq!(version, VERSION),
             Request::Exec(exec) => self.exec(stream.try_clone().expect("a second handle"), exec),
@@ -247,6 +290,8 @@ impl Guest {
             Request::Ping { token } => send(stream, &Event::Pong { token }),
             // The commands go with the control group; killed here, one could be told first.
             Request::PowerOff => crate::end(&self.control, ExitCode::Stopped),
+            Request::Detach { commands } => self.detach(stream, &commands),
+            Request::Attach { commands } => self.attach(stream, &commands),
         }
     }
 
@@ -296,7 +341,8 @@ impl Guest {
                         }
                     };
                     kill_process_group(group, Signal::KILL).ok();
-                    send(&stream, &Event::Exited { id, status });
+                    guest.away.ended(id);
+                    guest.away.tell(&stream, Event::Exited { id, status });
                     guest.agents.ended(id);
                     if guest.has(Manners::KeepsOutput) {
                         thread::park();
@@ -343,8 +389,12 @@ impl Guest {
                 }));
                 let output = expected(stdout);
                 kept = Some(output.try_clone()?);
+                let errors = expected(stderr);
+                if stdin.is_none() {
+                    self.away.started(exec.id, [output.try_clone()?, errors.try_clone()?]);
+                }
                 process.stdout(OwnedFd::from(output));
-                process.stderr(OwnedFd::from(expected(stderr)));
+                process.stderr(OwnedFd::from(errors));
                 assert!(self.connect(stdout).is_none(), "a port is good twice");
             }
             Stdio::Terminal { port, size } => {

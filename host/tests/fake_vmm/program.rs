@@ -5,6 +5,7 @@
 
 mod agents;
 mod control;
+mod detach;
 mod guest;
 mod saving;
 

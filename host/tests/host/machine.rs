@@ -30,11 +30,11 @@ pub(crate) fn spec(installation: &Installation) -> LaunchSpec {
     LaunchSpec { jail, ..LaunchSpec::new(files, vm) }
 }
 
-async fn start(installation: &Installation) -> Machine {
+pub(crate) async fn start(installation: &Installation) -> Machine {
     Machine::start(spec(installation)).await.expect("a machine")
 }
 
-fn shell(script: &str) -> ExecSpec {
+pub(crate) fn shell(script: &str) -> ExecSpec {
     ExecSpec::new(["sh", "-c", script])
 }
 

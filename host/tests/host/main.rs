@@ -6,6 +6,8 @@ mod harness;
 mod run;
 mod saved;
 
+mod detach;
+
 mod failures;
 
 mod machine;

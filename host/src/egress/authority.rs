@@ -1,5 +1,6 @@
 //! A team's own certificate authority: it is made when the team starts, signs for the hosts whose streams
-//! are opened, and goes with the warden. Its private key is nowhere else, and on no disk.
+//! are opened, and goes with the warden. Its private key is nowhere else, and on no disk but for a team that is suspended,
+//! whose agents trust it still: sealed, with what else of the team is kept.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -7,13 +8,14 @@ use std::sync::Arc;
 
 use chrono::{Datelike as _, Duration, Utc};
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::NoServerSessionStorage;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroize as _;
 
 use super::limits::MAX_CERTIFICATES;
@@ -40,7 +42,9 @@ type Served = (String, Option<Vec<u8>>);
 
 /// A team's authority.
 pub struct Authority {
-    certificate: Certificate,
+    team: String,
+    certificate: CertificateDer<'static>,
+    pem: String,
     params: CertificateParams,
     key: KeyPair,
     /// One key for all hosts: it is as secret as the authority's.
@@ -62,24 +66,80 @@ impl Drop for Authority {
     }
 }
 
+/// What an authority goes on from. The keys in it are secret.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct KeptAuthority {
+    /// The team that it was made for: a fork has another name.
+    team: String,
+    /// Its certificate.
+    pem: String,
+    certificate: Vec<u8>,
+    /// Its key and the one for all hosts (PKCS #8).
+    key: Vec<u8>,
+    host_key: Vec<u8>,
+}
+
+impl std::fmt::Debug for KeptAuthority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeptAuthority").field("team", &self.team).finish_non_exhaustive()
+    }
+}
+
+impl Drop for KeptAuthority {
+    fn drop(&mut self) {
+        self.key.zeroize();
+        self.host_key.zeroize();
+    }
+}
+
 impl Authority {
     /// Makes an authority for a team.
     ///
     /// # Errors
     /// The system gives no random bytes.
     pub fn new(team: &str) -> Result<Self, AuthorityError> {
-        let mut params = params(&format!("Cloister authority of team {team}"))?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = params_of_authority(team)?;
         let (key, host_key) = (KeyPair::generate()?, KeyPair::generate()?);
         let certificate = params.self_signed(&key)?;
-        Ok(Self { certificate, params, key, host_key, configs: RefCell::default() })
+        let (pem, certificate) = (certificate.pem(), certificate.der().clone());
+        let (team, configs) = (team.to_owned(), RefCell::default());
+        Ok(Self { team, certificate, pem, params, key, host_key, configs })
+    }
+
+    /// The authority of a team that was suspended: its agents trust this one.
+    ///
+    /// # Errors
+    /// The keys are none.
+    pub fn again(kept: &KeptAuthority) -> Result<Self, AuthorityError> {
+        let key = |der: &[u8]| KeyPair::try_from(der);
+        Ok(Self {
+            // Of these only the name counts, by which what is signed names its issuer.
+            params: params_of_authority(&kept.team)?,
+            team: kept.team.clone(),
+            certificate: kept.certificate.clone().into(),
+            pem: kept.pem.clone(),
+            key: key(&kept.key)?,
+            host_key: key(&kept.host_key)?,
+            configs: RefCell::default(),
+        })
+    }
+
+    /// What it can go on from.
+    #[must_use]
+    pub fn kept(&self) -> KeptAuthority {
+        KeptAuthority {
+            team: self.team.clone(),
+            pem: self.pem.clone(),
+            certificate: self.certificate.to_vec(),
+            key: self.key.serialize_der(),
+            host_key: self.host_key.serialize_der(),
+        }
     }
 
     /// Its certificate, as programs read it.
     #[must_use]
     pub fn pem(&self) -> String {
-        self.certificate.pem()
+        self.pem.clone()
     }
 
     /// How a stream is opened as the host's server, which speaks this protocol (ALPN).
@@ -126,8 +186,16 @@ impl Authority {
         let issuer = Issuer::from_params(&self.params, &self.key);
         let certificate = params.signed_by(&self.host_key, &issuer)?;
         let key = PrivatePkcs8KeyDer::from(self.host_key.serialize_der());
-        Ok((vec![certificate.der().clone(), self.certificate.der().clone()], key.into()))
+        Ok((vec![certificate.der().clone(), self.certificate.clone()], key.into()))
     }
+}
+
+/// What the authority's own certificate says.
+fn params_of_authority(team: &str) -> Result<CertificateParams, AuthorityError> {
+    let mut params = params(&format!("Cloister authority of team {team}"))?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
 }
 
 /// What every certificate says.

@@ -49,13 +49,13 @@ pub const OBSERVED: &str = "egress-observed";
 pub struct Gate {
     policies: RefCell<Vec<Rc<Policy>>>,
     connector: Connector,
-    opener: Option<Opener>,
+    pub(super) opener: Option<Opener>,
     tell: Box<Tell>,
     counts: RefCell<Counts>,
     totals: RefCell<Vec<Totals>>,
     questions: Questions,
     /// Of each agent's quota.
-    used: Vec<Rc<Used>>,
+    pub(super) used: Vec<Rc<Used>>,
     /// How often the rules have changed.
     changes: watch::Sender<u64>,
 }

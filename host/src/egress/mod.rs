@@ -42,6 +42,8 @@ pub mod quota;
 
 pub mod gate;
 
+mod carried;
+
 pub mod authority;
 
 pub(crate) mod java_store;

@@ -66,6 +66,11 @@ impl Used {
         self.over.send_replace(self.judge(Direction::Out).or_else(|| self.judge(Direction::Back)));
     }
 
+    /// Bytes that were sent and received.
+    pub(super) const fn so_far(&self) -> (u64, u64) {
+        (self.sent.get(), self.received.get())
+    }
+
     /// So many bytes have passed.
     pub(super) fn count(&self, direction: Direction, bytes: u64) {
         let counter = self.counter(direction);

@@ -192,16 +192,11 @@ impl Store {
             Kept::OAuth(grant) => grant.check(name)?,
             Kept::File(_) | Kept::Command(_) => {}
         }
-        match fs::DirBuilder::new().mode(0o700).create(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(wrap("make", &self.folder)(error));
-            }
-            _ => {}
-        }
+        self.make_folder()?;
         if self.names()?.len() >= MAX_SECRETS && !self.path(name).exists() {
             return Err(SecretError::TooMany);
         }
-        let bytes = seal(&self.key(true)?, name, kept)?;
+        let bytes = seal(&self.key(true)?, name, plain(kept))?;
         files::put(&self.folder, name, &bytes).map_err(wrap("write", &self.path(name)))
     }
 
@@ -224,7 +219,7 @@ impl Store {
             }
             _ => return Ok(()),
         }
-        let bytes = seal(&self.key(false)?, name, &kept)?;
+        let bytes = seal(&self.key(false)?, name, plain(&kept))?;
         files::put_held(&held, &self.folder, name, &bytes).map_err(wrap("write", &self.path(name)))
     }
 
@@ -255,16 +250,35 @@ impl Store {
             file => file.map_err(wrap("open", &path))?,
         };
         let bytes = read_bounded(file, MAX_FILE).map_err(wrap("read", &path))?;
-        let sealed = || SecretError::Sealed(name.to_owned());
-        let rest = bytes.strip_prefix(&[VERSION]).ok_or_else(sealed)?;
-        let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(sealed)?;
-        let mut rest = Zeroizing::new(rest.to_vec());
-        let nonce = Nonce::assume_unique_for_key(*nonce);
-        let key = self.key(false)?;
-        let plain = key
-            .open_in_place(nonce, Aad::from(name.as_bytes()), &mut rest)
-            .map_err(|_unspecified| sealed())?;
-        postcard::from_bytes(plain).map_err(|_| sealed())
+        let plain = unseal(&self.key(false)?, name, &bytes)?;
+        postcard::from_bytes(&plain).map_err(|_| SecretError::Sealed(name.to_owned()))
+    }
+
+    /// Seals what is kept elsewhere with the key of the host, which is made if there is none. `what` is sealed in, and is no
+    /// secret's name.
+    ///
+    /// # Errors
+    /// There is no key, and none can be made.
+    pub fn seal(&self, what: &str, bytes: &[u8]) -> Result<Vec<u8>, SecretError> {
+        self.make_folder()?;
+        seal(&self.key(true)?, what, Zeroizing::new(bytes.to_vec()))
+    }
+
+    /// Opens what [`Self::seal`] sealed.
+    ///
+    /// # Errors
+    /// It is something else, or of another host.
+    pub fn open(&self, what: &str, bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        unseal(&self.key(false)?, what, bytes)
+    }
+
+    fn make_folder(&self) -> Result<(), SecretError> {
+        match fs::DirBuilder::new().mode(0o700).create(&self.folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                Err(wrap("make", &self.folder)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes a secret.
@@ -326,19 +340,41 @@ impl Store {
     }
 }
 
-/// What a secret's file has.
-fn seal(key: &LessSafeKey, name: &str, kept: &Kept) -> Result<Vec<u8>, SecretError> {
-    // Plain data: this can't fail.
-    let mut sealed = Zeroizing::new(postcard::to_allocvec(kept).unwrap_or_default());
+/// As it is sealed. Plain data: this can't fail.
+fn plain(kept: &Kept) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new(postcard::to_allocvec(kept).unwrap_or_default())
+}
+
+/// What a secret's file has: version, nonce, and the rest sealed together with its name.
+fn seal(
+    key: &LessSafeKey,
+    name: &str,
+    mut plain: Zeroizing<Vec<u8>>,
+) -> Result<Vec<u8>, SecretError> {
     let mut nonce = [0; NONCE_LEN];
     SystemRandom::new().fill(&mut nonce).map_err(|_unspecified| SecretError::Random)?;
     key.seal_in_place_append_tag(
         Nonce::assume_unique_for_key(nonce),
         Aad::from(name.as_bytes()),
-        &mut *sealed,
+        &mut *plain,
     )
     .map_err(|_unspecified| SecretError::Sealed(name.to_owned()))?;
-    Ok([[VERSION].as_slice(), &nonce, &sealed].concat())
+    Ok([[VERSION].as_slice(), &nonce, &plain].concat())
+}
+
+/// What was sealed under this name.
+fn unseal(key: &LessSafeKey, name: &str, bytes: &[u8]) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+    let sealed = || SecretError::Sealed(name.to_owned());
+    let rest = bytes.strip_prefix(&[VERSION]).ok_or_else(sealed)?;
+    let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(sealed)?;
+    let mut rest = Zeroizing::new(rest.to_vec());
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    let length = key
+        .open_in_place(nonce, Aad::from(name.as_bytes()), &mut rest)
+        .map_err(|_unspecified| sealed())?
+        .len();
+    rest.truncate(length);
+    Ok(rest)
 }
 
 fn wrap<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> SecretError + 'a {

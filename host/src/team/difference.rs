@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use super::plan::{Plan, Source};
+use super::plan::{Agent, Plan, Source};
 use crate::egress::quota::Quota;
 
 /// Where they differ: names of keys with dots between, in their order. Where values come from, what lies behind names of
@@ -13,6 +13,23 @@ use crate::egress::quota::Quota;
 pub fn beside_egress(old: &Plan, new: &Plan) -> Vec<String> {
     let mut found = Vec::new();
     compare("", &comparable(old), &comparable(new), &mut found);
+    found
+}
+
+/// Where a plan differs from that of a team that was kept, beside egress and the team's name: also by images, whose files
+/// its agents have open.
+#[must_use]
+pub fn of_kept(kept: &Plan, now: &Plan) -> Vec<String> {
+    let mut renamed = kept.clone();
+    renamed.name = now.name.clone();
+    let mut found = beside_egress(&renamed, now);
+    for (old, new) in kept.agents.iter().zip(&now.agents) {
+        let image = |agent: &Agent| (agent.image.digest.clone(), agent.image.chain.clone());
+        let key = format!("agents.{}.image", new.name.value);
+        if old.name.value == new.name.value && image(old) != image(new) && !found.contains(&key) {
+            found.push(key);
+        }
+    }
     found
 }
 

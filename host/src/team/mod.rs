@@ -58,4 +58,6 @@ pub mod difference;
 
 mod resolve;
 
+mod copy;
+
 pub mod volumes;

@@ -39,6 +39,38 @@ pub struct Plan {
     pub agents: Vec<Agent>,
 }
 
+impl Plan {
+    /// Names of the volumes that agents see, each once.
+    #[must_use]
+    pub fn volumes_in_use(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .agents
+            .iter()
+            .flat_map(|agent| &agent.mounts)
+            .filter_map(|mount| match &mount.source {
+                Source::Volume(name) => Some(name.clone()),
+                Source::Host { .. } => None,
+            })
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Agents that write to files of the host, and their paths as the team file writes them.
+    #[must_use]
+    pub fn written_on_host(&self) -> Vec<(&str, &str)> {
+        let written = self.agents.iter().flat_map(|agent| {
+            let writable = agent.mounts.iter().filter(|mount| mount.writable);
+            writable.filter_map(|mount| match &mount.source {
+                Source::Host { path, .. } => Some((agent.name.value.as_str(), path.value.as_str())),
+                Source::Volume(_) => None,
+            })
+        });
+        written.collect()
+    }
+}
+
 /// The team's machine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self as sys, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::copy::copy_tree;
 use super::keys::Rule;
 use super::mounts::person::data_directory;
 use crate::images::archive::tree::remove_all;
@@ -33,6 +34,24 @@ pub fn open_or_make(place: &Path, team: &str, name: &str) -> io::Result<OwnedFd>
     let place = sys::open(place, DIRECTORY.difference(OFlags::NOFOLLOW), Mode::empty())?;
     let team = sub(&place, checked(team)?)?;
     sub(&team, checked(name)?)
+}
+
+/// Copies volumes of a team for another, which has none of these names.
+///
+/// # Errors
+/// A name is none, the other has such a volume, or the file system refuses.
+pub fn copy(place: &Path, from: &str, to: &str, names: &[String]) -> io::Result<()> {
+    for name in names {
+        let (old, new) = (open_or_make(place, from, name)?, open_or_make(place, to, name)?);
+        if sys::Dir::read_from(&new)?.any(|entry| {
+            entry.is_ok_and(|entry| !matches!(entry.file_name().to_bytes(), b"." | b".."))
+        }) {
+            let words = format!("there is a volume {name} of team {to} already");
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, words));
+        }
+        copy_tree(&old, &new)?;
+    }
+    Ok(())
 }
 
 /// Removes all volumes of a team; nothing if there are none.

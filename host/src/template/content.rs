@@ -16,7 +16,7 @@ const CHUNK: usize = 256 * PAGE;
 
 /// Calls `page` for each page that holds anything but zeros, with its place, in order. The last may be short. The file's
 /// length.
-pub(super) fn pages(
+pub(crate) fn pages(
     file: &File,
     mut page: impl FnMut(u64, &[u8]) -> io::Result<()>,
 ) -> io::Result<u64> {
@@ -60,7 +60,7 @@ fn stored(file: &File, mut page: impl FnMut(u64, &[u8]) -> io::Result<()>) -> io
 }
 
 /// A digest of what a file holds: of its length, and of each page that is not empty with its place.
-pub(super) fn digest(file: &File) -> io::Result<Digest> {
+pub(crate) fn digest(file: &File) -> io::Result<Digest> {
     let mut hash = Sha256::new();
     let length = pages(file, |place, bytes| {
         hash.update(place.to_le_bytes());
@@ -72,7 +72,7 @@ pub(super) fn digest(file: &File) -> io::Result<Digest> {
 }
 
 /// Copies a file into an empty one, whose empty pages take no room; how many bytes it took.
-pub(super) fn copy(from: &File, to: &File) -> io::Result<u64> {
+pub(crate) fn copy(from: &File, to: &File) -> io::Result<u64> {
     let mut copied = 0;
     let length = pages(from, |place, bytes| {
         copied += bytes.len() as u64;

@@ -15,7 +15,7 @@ pub mod store;
 
 mod build;
 
-mod content;
+pub(crate) mod content;
 
 mod huge;
 

@@ -48,6 +48,8 @@ pub mod quantity;
 
 pub mod report;
 
+pub mod saved;
+
 pub mod signals;
 
 pub mod secrets;

@@ -78,8 +78,14 @@ pub enum Command {
     Stop(teams::TargetArgs),
     /// Keep a running team from doing anything, in place, until `resume`.
     Pause(pause::PauseArgs),
-    /// Let a paused team go on.
+    /// Let a paused or suspended team go on.
     Resume(pause::PauseArgs),
+    /// Put a running team on the disk, until `resume`.
+    Suspend(keep::SuspendArgs),
+    /// Keep a team as it is now as a suspended team of another name, while it runs on.
+    Checkpoint(keep::CheckpointArgs),
+    /// Have further teams go on from where a team is now.
+    Fork(keep::ForkArgs),
     /// Start a stopped team or agent again.
     Start(teams::TargetArgs),
     /// Stop and start a team or one agent.
@@ -268,6 +274,8 @@ pub mod guest;
 pub mod image;
 
 pub mod jail;
+
+pub mod keep;
 
 pub mod metrics;
 

@@ -26,6 +26,10 @@ mod share_error;
 
 mod share_state;
 
+pub mod fingerprint;
+
+pub mod origin;
+
 mod source;
 
 use std::fs::File;
@@ -194,10 +198,14 @@ impl Prepared {
         let mut started = None;
         if let Some(cell) = files_cell {
             let program = spec.files.file_server();
-            started =
-                Some(FileServer::start(&program, &spec.files.jailer, cell, &spec.shares).await?);
-            // `Carried::files` of the spec's origin go to this server here: before the vmm is told anything, nobody asks it
-            // for a file.
+            let new = FileServer::start(&program, &spec.files.jailer, cell, &spec.shares).await?;
+            // Before the vmm is told anything: nobody asks for a file as yet.
+            if let Origin::Carried(carried) = &spec.origin
+                && let Some(files) = &carried.files
+            {
+                new.server.restore(files).await?;
+            }
+            started = Some(new);
         }
         let (console_read, console_write) = console_pipe().map_err(LaunchError::Console)?;
         let First { command, mut descriptors, greeting } = First::of(

@@ -54,7 +54,7 @@ pub struct Carried {
     /// The machine. What this host says of itself now is held against what it said then, not against its own field.
     pub saved: Saved,
     /// What the file server knew, if there are shares.
-    pub files: Option<OwnedFd>,
+    pub files: Option<Vec<u8>>,
 }
 
 /// What a supervisor's hello is answered with.

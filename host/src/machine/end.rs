@@ -259,6 +259,9 @@ pub enum MachineError {
     /// What is to be attached or adopted is not what the machine can have.
     #[error("the machine has no such commands or agents, or has others")]
     Unknown,
+    /// The machine could not be saved.
+    #[error("the machine could not be saved")]
+    Save(#[from] SaveError),
     /// The supervisor can't make the sockets for other rules about the outside.
     #[error(
         "the supervisor can't carry its new egress rules out: too many sockets, or its ports are taken"

@@ -278,6 +278,17 @@ impl Machine {
         }
     }
 
+    /// What the file server knows of its shares, if there is one; the machine is paused.
+    ///
+    /// # Errors
+    /// Something that is in use can't be carried, or it does not answer.
+    pub async fn save_files(&self) -> Result<Option<Vec<u8>>, ShareError> {
+        match &self.file_server {
+            Some(server) => server.save().await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Connects to a port on which somebody in the guest listens.
     ///
     /// # Errors

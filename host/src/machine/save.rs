@@ -65,7 +65,8 @@ impl Machine {
     }
 
     /// The state of a paused machine that was started to be savable, and its memory: into a file, which is empty, and in
-    /// which then all that is not empty takes room. After an error the machine may be anything: it is to be ended.
+    /// which then all that is not empty takes room. After an error other than of the file the machine may be anything: it is
+    /// to be ended.
     ///
     /// # Errors
     /// The vmm does not answer, or what it writes is no memory, or the machine has ended.
@@ -99,7 +100,7 @@ impl Machine {
         });
         let (reply, answer) = oneshot::channel();
         let request = Request::Save { state: vmm_end, memory, reply };
-        let saved = timeout(limit, self.exchange(request, answer)).await;
+        let saved = timeout(limit, self.exchange(&self.direct, request, answer)).await;
         let saved = saved.unwrap_or(Err(MachineError::NoAnswer { limit })).flatten();
         if saved.is_err() {
             reading.abort();
@@ -156,6 +157,8 @@ fn receive(from: &mut impl Read, to: &File, memory_bytes: u64) -> Result<(), Sav
     }
     to.set_len(memory_bytes).map_err(SaveError::Write)?;
     let (mut extents, mut bytes) = (Extents::of(memory_bytes), Vec::new());
+    // A disk that is full is not the vmm's fault: it writes on, and its machine can go on.
+    let mut written = Ok(());
     loop {
         let mut head = [0; EXTENT_HEAD_BYTES];
         from.read_exact(&mut head).map_err(SaveError::Read)?;
@@ -163,10 +166,10 @@ fn receive(from: &mut impl Read, to: &File, memory_bytes: u64) -> Result<(), Sav
         // Never more than the longest extent.
         bytes.resize(usize::try_from(place.end - place.start).unwrap_or(usize::MAX), 0);
         from.read_exact(&mut bytes).map_err(SaveError::Read)?;
-        to.write_all_at(&bytes, place.start).map_err(SaveError::Write)?;
+        written = written.and_then(|()| to.write_all_at(&bytes, place.start));
     }
     match from.read(&mut [0]).map_err(SaveError::Read)? {
-        0 => Ok(()),
+        0 => written.map_err(SaveError::Write),
         _ => Err(ExtentError::AfterLast.into()),
     }
 }

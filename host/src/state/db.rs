@@ -144,6 +144,19 @@ impl Db {
         transaction.commit().map_err(wrap)
     }
 
+    /// A team is about to go on from the disk, its agents where they are.
+    ///
+    /// # Errors
+    /// SQLite refuses.
+    pub fn go_on(&self, name: &str, origin: &Origin) -> Result<(), StateError> {
+        let origin = serde_json::to_string(origin)
+            .map_err(|error| StateError::Damaged(error.to_string()))?;
+        self.connection
+            .execute("UPDATE teams SET origin = ?2 WHERE name = ?1", params![name, origin])
+            .map_err(self.wrap("change a team"))?;
+        self.set_team(name, TeamStatus::Starting, "")
+    }
+
     /// Notes whether a team's egress is only observed.
     ///
     /// # Errors

@@ -16,6 +16,8 @@ pub enum TeamStatus {
     Running,
     /// Its machine is paused.
     Paused,
+    /// Its machine is on the disk, and goes on from there when it is resumed.
+    Suspended,
     /// It ended: all agents have, or it was stopped.
     Ended,
     /// It could not be started, or its machine failed.
@@ -86,6 +88,7 @@ words!(
     Starting = "starting",
     Running = "running",
     Paused = "paused",
+    Suspended = "suspended",
     Ended = "ended",
     Failed = "failed",
     Crashed = "crashed"
@@ -136,6 +139,12 @@ pub struct Origin {
     /// Whether it goes on from one; `None`: as its file says.
     #[serde(default)]
     pub template: Option<Choice>,
+    /// The name that it has in place of its file's: it is a fork of that team.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Whether egress rules that give secrets are left out, as of a fork.
+    #[serde(default)]
+    pub withheld: bool,
 }
 
 /// A team.
@@ -156,7 +165,7 @@ pub struct TeamRow {
 }
 
 /// An agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentRow {
     /// Its name in the team.
     pub name: String,

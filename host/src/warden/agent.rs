@@ -1,38 +1,27 @@
 //! One agent's life: wait for others, make its container, run its command, see it end, and start it
 //! again if its team file says so.
 
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use cloister_protocol::message::ExitStatus;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::sync::{RwLockReadGuard, mpsc, oneshot};
+use tokio::time::sleep;
 
 use super::api::Order;
 use super::events::Event;
-use super::log::Source;
-use super::output::Pump;
+use super::lives::Doing;
 use super::recipe::{AgentRecipe, Condition};
 use super::team::{Ordered, Team};
-use crate::exit_codes;
-use crate::machine::{Command, Streams};
+use crate::machine::Command;
 use crate::report::chain;
 use crate::state::db::now_ms;
 use crate::state::rows::{AgentRow, AgentStatus};
-use crate::transfer;
 
-/// How long a command may take to end when it is asked, before it is killed.
-const STOP_GRACE: Duration = Duration::from_secs(10);
-/// How long the machine may take to tell the end of a command that it was to kill; then it is not
-/// believed to come.
-const END_LIMIT: Duration = Duration::from_secs(10);
-const SIGTERM: u8 = 15;
 /// Shortest time limit of a command.
 const LEAST_LIMIT: Duration = Duration::from_millis(1);
 
 /// How a wait or a life ended.
-enum End {
+pub(super) enum End {
     /// By itself; it is started again after this time, if ever.
     Itself { again: Option<Duration> },
     /// By an order, which is answered when it is carried out.
@@ -43,20 +32,56 @@ enum End {
     Gone,
 }
 
+/// What an agent does next.
+pub(super) enum Next {
+    /// It waits for others.
+    Wait,
+    /// It starts.
+    Live,
+    /// Its command runs already: it was kept with its machine.
+    GoOn(Box<Command>),
+    /// It is started again after this time.
+    BackOff(Duration),
+    /// Nothing, until it is ordered to start.
+    Rest,
+}
+
 /// Runs an agent until its team ends.
-pub(super) async fn supervise(team: Rc<Team>, index: usize, mut orders: mpsc::Receiver<Ordered>) {
+pub(super) async fn supervise(
+    team: Rc<Team>,
+    index: usize,
+    mut orders: mpsc::Receiver<Ordered>,
+    begin: Begin,
+) {
     let Some(recipe) = team.recipes.get(index) else { return };
-    let mut one = One { team: &team, recipe, index, deadline: None, restarts: 0 };
+    let Begin { mut next, deadline, restarts } = begin;
+    let mut one = One { team: &team, recipe, index, deadline, restarts, busy: None };
     loop {
-        let end = match one.wait_for_others(&mut orders).await {
-            None => {
+        let end = match next {
+            Next::Wait => match one.wait_for_others(&mut orders).await {
+                None => {
+                    next = Next::Live;
+                    continue;
+                }
+                Some(end) => end,
+            },
+            Next::Live => {
                 let limit = recipe.time_limit;
                 one.deadline =
                     one.deadline.or(limit.and_then(|limit| Instant::now().checked_add(limit)));
                 one.live(&mut orders).await
             }
-            Some(end) => end,
+            Next::GoOn(command) => one.go_on(*command, &mut orders).await,
+            Next::BackOff(wait) => match one.back_off(wait, &mut orders).await {
+                None => {
+                    next = Next::Wait;
+                    continue;
+                }
+                Some((order, done)) => End::Ordered(order, done),
+            },
+            Next::Rest => End::Itself { again: None },
         };
+        one.busy = None;
         let rest = match end {
             End::Gone => return,
             End::Never(reason) => {
@@ -65,10 +90,8 @@ pub(super) async fn supervise(team: Rc<Team>, index: usize, mut orders: mpsc::Re
             }
             End::Itself { again: Some(wait) } => {
                 one.restarts += 1;
-                match one.back_off(wait, &mut orders).await {
-                    None => continue,
-                    Some(ordered) => Some(ordered),
-                }
+                next = Next::BackOff(wait);
+                continue;
             }
             End::Itself { again: None } => None,
             End::Ordered(order, done) => Some((order, done)),
@@ -78,41 +101,73 @@ pub(super) async fn supervise(team: Rc<Team>, index: usize, mut orders: mpsc::Re
         }
         one.restarts = 0;
         one.deadline = None;
+        next = Next::Wait;
+    }
+}
+
+/// Where an agent begins.
+pub(super) struct Begin {
+    pub(super) next: Next,
+    /// When its time limit ends it, if that has begun.
+    pub(super) deadline: Option<Instant>,
+    /// How often it was started again.
+    pub(super) restarts: u32,
+}
+
+impl Begin {
+    /// Where it begins in a team that is started.
+    pub(super) const fn anew() -> Self {
+        Self { next: Next::Wait, deadline: None, restarts: 0 }
     }
 }
 
 /// One agent.
-struct One<'a> {
-    team: &'a Rc<Team>,
-    recipe: &'a AgentRecipe,
-    index: usize,
+pub(super) struct One<'a> {
+    pub(super) team: &'a Rc<Team>,
+    pub(super) recipe: &'a AgentRecipe,
+    pub(super) index: usize,
     /// When its time limit ends it; the limit begins with its first start.
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
     /// How often it was started again.
-    restarts: u32,
+    pub(super) restarts: u32,
+    /// Something is going on with its machine, of which no half may be kept.
+    pub(super) busy: Option<RwLockReadGuard<'a, ()>>,
 }
 
 impl One<'_> {
-    fn change(&self, change: impl FnOnce(&mut AgentRow)) {
+    /// From here on it has to do with its machine, which is not kept meanwhile.
+    pub(super) async fn begin_work(&mut self) {
+        if self.busy.is_none() {
+            self.busy = Some(self.team.calm.read().await);
+        }
+    }
+
+    /// Notes what it does, for whoever keeps the team.
+    pub(super) fn does(&self, phase: Doing) {
+        self.team.lives.note(self.index, phase, self.restarts, self.deadline);
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut AgentRow)) {
         self.team.change(self.index, change);
     }
 
-    fn note(&self, kind: &str, detail: impl Into<String>) {
+    pub(super) fn note(&self, kind: &str, detail: impl Into<String>) {
         self.team.note(&Event::now(kind, detail).of(&self.team.recipes, self.index));
     }
 
-    fn finish(&self, status: AgentStatus, detail: String) {
+    pub(super) fn finish(&self, status: AgentStatus, detail: String) {
         self.note(status.word(), detail.clone());
         self.change(|row| (row.status, row.detail) = (status, detail));
     }
 
     /// The agent's number in the machine; there are at most 64.
-    fn number(&self) -> u32 {
+    pub(super) fn number(&self) -> u32 {
         self.recipe.spec.agent
     }
 
     /// Waits until the agents that it needs are where it needs them. `None`: they are.
     async fn wait_for_others(&self, orders: &mut mpsc::Receiver<Ordered>) -> Option<End> {
+        self.does(Doing::Waiting);
         self.change(|row| (row.status, row.detail) = (AgentStatus::Waiting, String::new()));
         let mut rows = self.team.rows.subscribe();
         let decided = rows.wait_for(|rows| self.verdict(rows) != Verdict::Open);
@@ -167,7 +222,9 @@ impl One<'_> {
     }
 
     /// From the container to the command's end.
-    async fn live(&self, orders: &mut mpsc::Receiver<Ordered>) -> End {
+    async fn live(&mut self, orders: &mut mpsc::Receiver<Ordered>) -> End {
+        self.does(Doing::Starting);
+        self.begin_work().await;
         self.change(|row| (row.status, row.detail) = (AgentStatus::Starting, String::new()));
         let machine = &self.team.machine;
         if let Err(error) = machine.create_agent(self.team.container(self.recipe, self.index)).await
@@ -182,8 +239,19 @@ impl One<'_> {
             Ok(command) => self.run(command, orders).await,
             Err(error) => self.not_started(chain(&error)),
         };
+        self.clear_up(end).await
+    }
+
+    /// From a command that was kept while it ran, to its end.
+    async fn go_on(&mut self, command: Command, orders: &mut mpsc::Receiver<Ordered>) -> End {
+        let end = self.follow(command, orders).await;
+        self.clear_up(end).await
+    }
+
+    /// Removes what is left of its container.
+    async fn clear_up(&mut self, end: End) -> End {
         // A machine that does not answer is ended by its driver.
-        machine.remove_agent(self.number()).await.ok();
+        self.team.machine.remove_agent(self.number()).await.ok();
         match end {
             End::Ordered(Order::Stop, done) => {
                 self.finish(AgentStatus::Stopped, String::new());
@@ -193,7 +261,7 @@ impl One<'_> {
         }
     }
 
-    fn not_started(&self, detail: String) -> End {
+    pub(super) fn not_started(&self, detail: String) -> End {
         let again = self.recipe.restart.wait(self.restarts);
         self.note(AgentStatus::Failed.word(), detail.clone());
         self.change(|row| {
@@ -204,134 +272,6 @@ impl One<'_> {
         End::Itself { again }
     }
 
-    async fn run(&self, mut command: Command, orders: &mut mpsc::Receiver<Ordered>) -> End {
-        let pumps = match self.connect(&mut command) {
-            Ok(pumps) => pumps,
-            Err(error) => return self.not_started(format!("can't read its output: {error}")),
-        };
-        self.change(|row| {
-            row.status = AgentStatus::Running;
-            row.started_ms = Some(now_ms());
-            (row.ended_ms, row.code) = (None, None);
-        });
-        self.note("started", String::new());
-        let (status, ordered) = self.wait(&mut command, orders).await;
-        for pump in pumps {
-            pump.drain().await;
-        }
-        let Some(status) = status else { return End::Gone };
-        let again = match status {
-            // There is no time left to start it again in.
-            ExitStatus::Code(0) | ExitStatus::TimedOut => None,
-            _ => self.recipe.restart.wait(self.restarts),
-        };
-        // Final only if it is: others, and the end of the team, wait for that.
-        let next = match &ordered {
-            Some((Order::Stop, _)) => AgentStatus::Stopped,
-            Some(_) => AgentStatus::Waiting,
-            None if status == ExitStatus::Code(0) => AgentStatus::Succeeded,
-            None => failed_status(again),
-        };
-        self.ended(status, next).await;
-        match ordered {
-            Some((order, done)) => End::Ordered(order, done),
-            None => End::Itself { again },
-        }
-    }
-
-    fn connect(&self, command: &mut Command) -> std::io::Result<Vec<Pump>> {
-        let Some(Streams::Pipes { stdout, stderr, .. }) = command.take_streams() else {
-            return Ok(Vec::new());
-        };
-        let streams = [(stdout, Source::Stdout), (stderr, Source::Stderr)];
-        let mut pumps = Vec::new();
-        for (stream, source) in streams {
-            if let Some(sink) = self.team.sink(self.index) {
-                pumps.push(Pump::start(stream, source, sink)?);
-            }
-        }
-        Ok(pumps)
-    }
-
-    /// Waits for the command's end; `None`: the machine ended first, or does not tell it.
-    async fn wait(
-        &self,
-        command: &mut Command,
-        orders: &mut mpsc::Receiver<Ordered>,
-    ) -> (Option<ExitStatus>, Option<Ordered>) {
-        let mut overdue = pin!(self.overdue());
-        let ordered = loop {
-            tokio::select! {
-                status = command.wait() => return (status.ok(), None),
-                () = &mut overdue => {
-                    // Whatever the guest says of how it ended, its time is over.
-                    let ended = self.kill(command).await;
-                    return (ended.map(|_| ExitStatus::TimedOut), None);
-                }
-                order = orders.recv() => match order {
-                    Some((Order::Start, done)) => { done.send(()).ok(); }
-                    order => break order,
-                },
-            }
-        };
-        command.signal(SIGTERM).await.ok();
-        let status = match timeout(STOP_GRACE, command.wait()).await {
-            Ok(status) => status.ok(),
-            Err(_) => self.kill(command).await,
-        };
-        (status, ordered)
-    }
-
-    /// Comes back when the agent's time is over and the guest, which keeps the limit, has not ended it.
-    async fn overdue(&self) {
-        let Some(deadline) = self.deadline else { return std::future::pending().await };
-        sleep_until(deadline.into()).await;
-        // A guest that is paused keeps its limits when it goes on.
-        self.team.machine.paused().pass(END_LIMIT).await;
-    }
-
-    /// Removes the container with what runs in it. `None`: the machine does not tell that it ended.
-    async fn kill(&self, command: &mut Command) -> Option<ExitStatus> {
-        self.team.machine.remove_agent(self.number()).await.ok();
-        let status = timeout(END_LIMIT, command.wait()).await;
-        if status.is_err() {
-            let words = "the machine did not tell the end of its command".to_owned();
-            self.finish(AgentStatus::Failed, words);
-        }
-        status.ok()?.ok()
-    }
-
-    /// Notes the command's end and copies its outputs.
-    async fn ended(&self, status: ExitStatus, next: AgentStatus) {
-        let code = exit_codes::of_status(status);
-        let words = match status {
-            ExitStatus::Code(code) => format!("exit code {code}"),
-            ExitStatus::Signal(signal) => format!("ended by signal {signal}"),
-            ExitStatus::TimedOut => "its time limit ended it".to_owned(),
-        };
-        self.note("exited", words.clone());
-        for output in &self.recipe.outputs {
-            let copied = transfer::copy_out(
-                &self.team.machine,
-                self.number(),
-                self.recipe.user,
-                &output.path,
-                &output.to,
-            );
-            match copied.await {
-                Ok(()) => self.note("output-copied", output.shown.clone()),
-                Err(error) => self.note("output-failed", chain(&error)),
-            }
-        }
-        let succeeded = status == ExitStatus::Code(0);
-        self.change(|row| {
-            row.status = next;
-            row.code = Some(code);
-            row.ended_ms = Some(now_ms());
-            row.detail = if succeeded { String::new() } else { words };
-        });
-    }
-
     /// Waits before the next start. `None`: it is time.
     async fn back_off(
         &self,
@@ -339,6 +279,7 @@ impl One<'_> {
         orders: &mut mpsc::Receiver<Ordered>,
     ) -> Option<Ordered> {
         let restarts = self.restarts;
+        self.does(Doing::BackOff(Instant::now() + wait));
         self.change(|row| (row.status, row.restarts) = (AgentStatus::BackOff, restarts));
         self.note("restarting", format!("in {} s", wait.as_secs_f32()));
         tokio::select! {
@@ -365,6 +306,7 @@ impl One<'_> {
     ) -> bool {
         loop {
             let Some((order, done)) = ordered.take() else {
+                self.does(Doing::Resting);
                 ordered = orders.recv().await;
                 if ordered.is_none() {
                     return false;
@@ -384,7 +326,7 @@ impl One<'_> {
 }
 
 /// How an agent that failed stands.
-const fn failed_status(again: Option<Duration>) -> AgentStatus {
+pub(super) const fn failed_status(again: Option<Duration>) -> AgentStatus {
     match again {
         Some(_) => AgentStatus::BackOff,
         None => AgentStatus::Failed,

@@ -12,7 +12,7 @@ use crate::egress::ask::Question;
 use crate::egress::totals::Totals;
 
 /// Raised when anything here changes: a team's warden may be older than the command.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// A command to the warden.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,16 @@ pub enum Call {
     Pause,
     /// Let it go on: [`Reply::Done`] once it does.
     Resume,
+    /// Put the team on the disk: the warden ends then, or says why not.
+    Suspend {
+        /// Whether commands that the team's agents did not start are ended for it.
+        end_commands: bool,
+    },
+    /// Keep the team as the beginning of others: [`Reply::Done`] once it is so.
+    Checkpoint {
+        /// Which: their directories are there, and the caller has their locks.
+        into: Vec<String>,
+    },
     /// [`Reply::Usage`].
     Usage,
     /// [`Reply::Processes`].
@@ -175,7 +185,10 @@ pub enum Handover {
     /// The next descriptors, so many, come with this message.
     Descriptors(u8),
     /// This was all.
-    Begin,
+    Begin {
+        /// Whether the team goes on from the disk.
+        kept: bool,
+    },
 }
 
 /// What a warden tells the command that started it.

@@ -38,12 +38,19 @@ pub(super) struct Parts {
 }
 
 /// What makes connections for this team; nothing, if no agent may reach anything. Agents whose streams are
-/// opened are given the certificate that they must trust, by way of the team's directory.
+/// opened are given the certificate that they must trust, by way of the team's directory; of a team that was kept that
+/// of its authority, which they trust already.
 ///
 /// # Errors
 /// The operator's file or the system's configuration can't be used; in words, with what to do.
-pub(super) fn prepare(recipe: &mut Recipe, state: &StateDir) -> Result<Option<Parts>, String> {
-    if recipe.agents.iter().all(|agent| agent.egress.is_empty()) {
+pub(super) fn prepare(
+    recipe: &mut Recipe,
+    kept: Option<Authority>,
+    state: &StateDir,
+) -> Result<Option<Parts>, String> {
+    // Agents that were kept go on trusting, whatever their rules are now.
+    let trusts = recipe.agents.iter().any(|agent| agent.trusted.is_some());
+    if recipe.agents.iter().all(|agent| agent.egress.is_empty()) && !trusts {
         return Ok(None);
     }
     let operator = Operator::load(Path::new(OPERATORS_FILE))
@@ -55,14 +62,17 @@ pub(super) fn prepare(recipe: &mut Recipe, state: &StateDir) -> Result<Option<Pa
         let remedy = "put /etc/resolv.conf in order, or name servers in /etc/cloister/egress.toml";
         describe(&error, Some(remedy))
     })?;
-    let opener = if recipe.agents.iter().any(|agent| agent.egress.inspects_any()) {
+    let opener = if trusts {
         let secrets = Store::of(state);
         for agent in &recipe.agents {
             look_for_secrets(&agent.name, &agent.egress, &secrets)?;
         }
         let trust =
             Trust::load(&operator).map_err(|error| describe(&error, Some(error.remedy())))?;
-        let authority = Authority::new(&recipe.name).map_err(|error| describe(&error, None))?;
+        let authority = match kept {
+            Some(authority) => authority,
+            None => Authority::new(&recipe.name).map_err(|error| describe(&error, None))?,
+        };
         certificates::install(recipe, &authority, &state.team(&recipe.name)).map_err(|error| {
             format!("can't write the certificates of the team's agents: {error}")
         })?;
@@ -91,8 +101,9 @@ pub(super) fn look_for_secrets(
     Ok(())
 }
 
-/// Lets the machine's streams out, by the rules of the team's agents, as long as the machine runs.
-pub(super) async fn open(team: Rc<Team>, parts: Parts) {
+/// Lets the machine's streams out, by the rules of the team's agents, as long as the machine runs. `used`: what they have
+/// used of their quotas before.
+pub(super) async fn open(team: Rc<Team>, parts: Parts, used: Vec<(u64, u64)>) {
     let policies = team.recipes.iter().map(|agent| agent.egress.clone()).collect();
     let teller = Rc::clone(&team);
     let tell = move |agent: usize, kind: &str, words: String, facts: Facts| {
@@ -104,7 +115,7 @@ pub(super) async fn open(team: Rc<Team>, parts: Parts) {
         teller.audit.note(Entry { data: facts, ..event.entry() });
     };
     let gate = Gate::new(policies, parts.connector, Box::new(tell)).with_opener(parts.opener);
-    let gate = Rc::new(gate);
+    let gate = Rc::new(gate.having_used(&used));
     // Only here, and once.
     team.gate.set(Rc::clone(&gate)).ok();
     let (queue, mut streams) = mpsc::channel::<StdUnixStream>(QUEUE);

@@ -66,18 +66,26 @@ fn shown(console: &Tail) -> String {
     }
 }
 
-async fn doing(starter: &mut Channel, what: &str) -> Result<(), WardenError> {
+/// Tells whoever waits what is going on.
+///
+/// # Errors
+/// It has gone.
+pub(super) async fn doing(starter: &mut Channel, what: &str) -> Result<(), WardenError> {
     let progress = Progress::Doing(what.to_owned());
     starter.send(&progress, &[]).await.map_err(WardenError::StarterGone)
 }
 
 /// How the machine came to run, how long that took, and the guest's share of it.
-pub(super) fn started_words(machine: &Machine) -> String {
+pub(super) fn started_words(machine: &Machine, is_kept: bool) -> String {
     let report = machine.start_report();
     let since =
         |begin: u64, end: u64| Duration::from_nanos(end.saturating_sub(begin)).as_secs_f64();
     let whole = since(report.begin_ns, report.ready_ns) * 1000.0;
     let guest = since(report.vmm.entry_ns, report.ready_ns) * 1000.0;
-    let origin = if machine.is_fork() { "from a template" } else { "booted" };
+    let origin = match machine.is_fork() {
+        _ if is_kept => "from the disk",
+        true => "from a template",
+        false => "booted",
+    };
     format!("{origin}, ready after {whole:.1} ms, {guest:.1} ms of them in the guest")
 }

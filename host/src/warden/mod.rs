@@ -16,7 +16,17 @@ pub mod recipe;
 
 mod agent;
 
+mod carry;
+
+mod keep;
+
+mod lives;
+
+mod running;
+
 mod audit;
+
+mod begin;
 
 mod certificates;
 
@@ -36,15 +46,18 @@ mod start;
 
 mod team;
 
+mod visit;
+
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::task::LocalSet;
 
-use api::{Handover, Progress};
+use api::Progress;
 use audit::Audit;
+use begin::Running;
 use channel::{Channel, ChannelError};
 use events::Event;
 use recipe::Recipe;
@@ -52,14 +65,15 @@ use team::Team;
 
 use crate::audit::AuditError;
 use crate::audit::record::Entry;
-use crate::commands::clean_up;
 use crate::exit_codes;
 use crate::machine::MachineEnd;
 use crate::report::{chain, describe, tell_line};
+use crate::saved;
 use crate::signals::Signals;
 use crate::state::db::Db;
 use crate::state::rows::{TeamRow, TeamStatus};
 use crate::state::{CONTROL, StateDir, StateError, TeamLock};
+use crate::team::plan::Plan;
 
 pub(crate) use start::PART;
 pub use start::{Started, Starter, start};
@@ -94,8 +108,9 @@ pub enum WardenError {
 }
 
 /// From a team's row, and the plan with its descriptors that was handed over, to something that can
-/// run; or why not, in words.
-pub type Resolve<'a> = dyn Fn(&TeamRow, &[u8], Vec<OwnedFd>) -> Result<Recipe, String> + 'a;
+/// run; or why not, in words. Of a team that was kept also what it was started with: its containers are of that.
+pub type Resolve<'a> =
+    dyn Fn(&TeamRow, &[u8], Vec<OwnedFd>, Option<&Plan>) -> Result<Recipe, String> + 'a;
 
 /// What a warden needs: the row says what to run, `resolve` makes it ready.
 pub struct Job<'a> {
@@ -184,7 +199,7 @@ fn connect_starter() -> std::io::Result<Channel> {
 
 /// The recipe: lock, resolve, start, serve, end.
 async fn begin_and_serve(job: &Job<'_>, starter: &mut Channel) -> Result<u8, WardenError> {
-    let lock = take_lock(starter).await.map_err(WardenError::StarterGone)?;
+    let lock = begin::take_lock(starter).await.map_err(WardenError::StarterGone)?;
     let db = Db::open(&job.state)?;
     let row = db.team(&job.name)?;
     let mut signals = Signals::listen()
@@ -197,7 +212,7 @@ async fn begin_and_serve(job: &Job<'_>, starter: &mut Channel) -> Result<u8, War
         }
     };
     let ours = (db, std::rc::Rc::clone(&audit));
-    let started = start_team(job, &row, ours, starter, &mut signals).await;
+    let started = begin::start_team(job, &row, ours, starter, &mut signals).await;
     let running = match started {
         Ok(running) => running,
         Err(error) => {
@@ -206,91 +221,14 @@ async fn begin_and_serve(job: &Job<'_>, starter: &mut Channel) -> Result<u8, War
                 error => chain(error),
             };
             audit.end(Entry::new("team-failed", words.clone()));
-            Db::open(&job.state)?.set_team(&job.name, TeamStatus::Failed, &words)?;
+            // Where something is kept, its machine did not go on from that.
+            let kept = saved::is_there(&job.state.team(&job.name));
+            let status = if kept { TeamStatus::Suspended } else { TeamStatus::Failed };
+            Db::open(&job.state)?.set_team(&job.name, status, &words)?;
             return Err(error);
         }
     };
     Ok(serve_to_the_end(job, running, starter, &mut signals, &lock).await)
-}
-
-/// A team that runs.
-struct Running {
-    team: std::rc::Rc<Team>,
-    listener: UnixListener,
-    agents: tokio::task::JoinSet<()>,
-    _held: Vec<OwnedFd>,
-}
-
-async fn start_team(
-    job: &Job<'_>,
-    row: &TeamRow,
-    (db, audit): (Db, std::rc::Rc<Audit>),
-    starter: &mut Channel,
-    signals: &mut Signals,
-) -> Result<Running, WardenError> {
-    let (plan, descriptors) = take_over(starter).await.map_err(WardenError::StarterGone)?;
-    let mut recipe = (job.resolve)(row, &plan, descriptors).map_err(WardenError::Team)?;
-    for entry in std::mem::take(&mut recipe.record) {
-        audit.note(entry);
-    }
-    tokio::task::spawn_local(std::rc::Rc::clone(&audit).keep_durable());
-    let folder = job.state.team(&job.name);
-    let gate = egress::prepare(&mut recipe, &job.state).map_err(WardenError::Team)?;
-    clean_up(&recipe.launch.jail);
-    let listener = channel::listen(&folder, CONTROL)
-        .map_err(|source| WardenError::Setup { what: "the team's socket", source })?;
-    let mut machine = tokio::select! {
-        machine = machine::start(recipe.launch, &recipe.origin, starter) => machine?,
-        signal = signals.end() => return Err(WardenError::Signal(signal)),
-        why = audit.broken() => return Err(WardenError::Team(why)),
-    };
-    let started = machine::started_words(&machine);
-    let happenings = machine.take_happenings();
-    let parts = (recipe.name, recipe.plan, recipe.agents);
-    let (team, tasks) = Team::new(parts, machine, &job.state, (db, audit))?;
-    team.note(&Event::now("machine-started", started));
-    if let Some(happenings) = happenings {
-        tokio::task::spawn_local(std::rc::Rc::clone(&team).listen(happenings));
-    }
-    if let Some(gate) = gate {
-        tokio::task::spawn_local(egress::open(std::rc::Rc::clone(&team), gate));
-    }
-    let mut agents = tokio::task::JoinSet::new();
-    for task in tasks {
-        agents.spawn_local(task);
-    }
-    Ok(Running { team, listener, agents, _held: recipe.held })
-}
-
-/// Most bytes of a plan: a team file has at most 256 KiB, and each of its values is there once, with
-/// where it comes from.
-const MAX_PLAN: usize = 16 << 20;
-
-/// The team's lock, which the starter holds so far.
-async fn take_lock(starter: &mut Channel) -> Result<TeamLock, ChannelError> {
-    match starter.receive().await?.ok_or(ChannelError::Gone)? {
-        Handover::Lock => {
-            let lock = starter.take_descriptors(1)?.pop().ok_or(ChannelError::Gone)?;
-            Ok(TeamLock::adopt(lock))
-        }
-        _ => Err(ChannelError::Gone),
-    }
-}
-
-/// What the starter hands over beside it.
-async fn take_over(starter: &mut Channel) -> Result<(Vec<u8>, Vec<OwnedFd>), ChannelError> {
-    let (mut plan, mut descriptors) = (Vec::new(), Vec::new());
-    loop {
-        match starter.receive().await?.ok_or(ChannelError::Gone)? {
-            Handover::Plan(part) if plan.len() < MAX_PLAN => plan.extend(part),
-            Handover::Plan(_) => return Err(ChannelError::Gone),
-            Handover::Descriptors(count) => {
-                descriptors.extend(starter.take_descriptors(usize::from(count))?);
-            }
-            Handover::Begin => return Ok((plan, descriptors)),
-            Handover::Lock => return Err(ChannelError::Gone),
-        }
-    }
 }
 
 async fn serve_to_the_end(
@@ -300,35 +238,46 @@ async fn serve_to_the_end(
     signals: &mut Signals,
     _lock: &TeamLock,
 ) -> u8 {
-    let Running { team, listener, mut agents, _held } = running;
+    let Running { team, listener, mut agents, _held, is_kept } = running;
     let serving = tokio::task::spawn_local(serve::serve(std::rc::Rc::clone(&team), listener));
     note(job, TeamStatus::Running, "");
-    let is_wanted = tokio::select! {
-        // From here on it does not matter whether the starter lives.
-        () = team.first_agents_begun() => starter.send(&Progress::Ready, &[]).await.is_ok(),
-        // It was interrupted or killed.
-        _ = starter.receive::<Progress>() => false,
-        _signal = signals.end() => false,
-    };
+    let is_wanted = is_kept
+        || tokio::select! {
+            () = team.first_agents_begun() => true,
+            // It was interrupted or killed.
+            _ = starter.receive::<Progress>() => false,
+            _signal = signals.end() => false,
+        };
+    // From here on it does not matter whether the starter lives; what went on from the disk would be lost without.
+    let is_wanted = is_wanted && (starter.send(&Progress::Ready, &[]).await.is_ok() || is_kept);
     let end = if is_wanted {
         watch(&team, signals).await
     } else {
         take_back(&team).await;
         End::Asked
     };
-    // What is left to do at the end needs a machine that goes on.
-    pause::end(&team).await;
-    team.stop_all().await;
+    let goes_to_disk = matches!(end, End::Kept);
+    if !goes_to_disk {
+        // What is left to do at the end needs a machine that goes on.
+        pause::end(&team).await;
+        team.stop_all().await;
+    }
     agents.abort_all();
     while agents.join_next().await.is_some() {}
     let (status, detail) = match end {
         End::Machine(end) => (TeamStatus::Failed, chain(&*end)),
         End::Unrecorded(why) => (TeamStatus::Failed, why),
         End::Asked => (TeamStatus::Ended, String::new()),
+        End::Kept => (TeamStatus::Suspended, String::new()),
     };
     team.note(&Event::now("machine-ended", detail.clone()));
     // Now nothing of it is left but its row and its logs.
-    end_machine(&team).await;
+    if goes_to_disk {
+        // It is paused, and what it would do at its end is done when it goes on.
+        team.machine.kill().await;
+    } else {
+        end_machine(&team).await;
+    }
     let words = if detail.is_empty() { status.word() } else { &detail };
     team.audit.end(Entry::new("team-ended", words));
     note(job, status, &detail);
@@ -349,12 +298,17 @@ enum End {
     Unrecorded(String),
     /// All its agents have ended, or somebody asked.
     Asked,
+    /// It is on the disk.
+    Kept,
 }
 
 /// Waits until the team is to end.
 async fn watch(team: &Team, signals: &mut Signals) -> End {
     let mut ending = team.ending.subscribe();
+    let mut kept = team.kept.subscribe();
     tokio::select! {
+        biased;
+        _ = kept.wait_for(|kept| *kept) => End::Kept,
         end = team.machine.ended() => End::Machine(end),
         why = team.audit.broken() => End::Unrecorded(why),
         () = team.all_final() => End::Asked,

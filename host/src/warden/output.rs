@@ -39,7 +39,8 @@ pub(super) struct Piece {
 #[derive(Debug)]
 pub(super) struct Pump {
     stream: UnixStream,
-    done: oneshot::Receiver<()>,
+    /// `None`: it was told.
+    done: Option<oneshot::Receiver<()>>,
 }
 
 /// Where a pump's bytes go.
@@ -61,12 +62,26 @@ impl Pump {
             // Whoever waited may have given up.
             tell.send(()).ok();
         })?;
-        Ok(Self { stream, done })
+        Ok(Self { stream, done: Some(done) })
+    }
+
+    async fn read(&mut self) {
+        if let Some(done) = &mut self.done {
+            // Told, or its thread is gone.
+            done.await.ok();
+            self.done = None;
+        }
+    }
+
+    /// Waits until the stream has ended and all of it is read, and closes it.
+    pub(super) async fn read_and_closed(&mut self) {
+        self.read().await;
+        self.stream.shutdown(Shutdown::Both).ok();
     }
 
     /// Waits, after the command's end, until the rest is read.
-    pub(super) async fn drain(self) {
-        if tokio::time::timeout(DRAIN_LIMIT, self.done).await.is_err() {
+    pub(super) async fn drain(mut self) {
+        if tokio::time::timeout(DRAIN_LIMIT, self.read()).await.is_err() {
             // Ends the thread's wait.
             self.stream.shutdown(Shutdown::Both).ok();
         }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 
 use super::events::Event;
 use super::team::Team;
@@ -16,24 +16,43 @@ pub(super) struct Pauses(Mutex<Closed>);
 
 /// Whether the team ends, so that no pause may begin any more.
 #[derive(Debug, Default)]
-struct Closed(bool);
+pub(super) struct Closed(bool);
 
 /// Pauses the team's machine; nothing changes if it is.
 ///
 /// # Errors
 /// Why not, for people.
 pub(super) async fn pause(team: &Rc<Team>) -> Result<(), String> {
-    let closed = team.pauses.0.lock().await;
-    if closed.0 {
-        return Err(format!("team {} ends", team.name));
-    }
+    let _held = hold(team).await?;
     if team.machine.paused().is() {
         return Ok(());
     }
+    again(team).await
+}
+
+/// Pauses the machine of a team whose pauses are held.
+///
+/// # Errors
+/// Why not, for people.
+pub(super) async fn again(team: &Rc<Team>) -> Result<(), String> {
     team.machine.pause().await.map_err(|error| chain(&error))?;
     told(team, "paused", TeamStatus::Paused);
     Ok(())
 }
+
+/// Has the team's pauses alone.
+///
+/// # Errors
+/// The team ends; for people.
+pub(super) async fn hold(team: &Team) -> Result<Held<'_>, String> {
+    let closed = team.pauses.0.lock().await;
+    if closed.0 { Err(format!("team {} ends", team.name)) } else { Ok(Held(closed)) }
+}
+
+/// No other pause begins or ends.
+pub(super) struct Held<'a>(
+    #[expect(dead_code, reason = "held, not looked at")] MutexGuard<'a, Closed>,
+);
 
 /// Lets the team's machine go on; nothing changes if it does.
 ///
@@ -54,7 +73,8 @@ pub(super) async fn end(team: &Rc<Team>) {
     }
 }
 
-async fn go_on(team: &Rc<Team>) -> Result<(), MachineError> {
+/// Lets the machine go on, if it is paused.
+pub(super) async fn go_on(team: &Rc<Team>) -> Result<(), MachineError> {
     if !team.machine.paused().is() {
         return Ok(());
     }

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use cloister_protocol::egress::Egress;
 
-use super::MAX_PLAN;
 use super::api::{Call, Reply};
+use super::begin::MAX_PLAN;
 use super::channel::{Channel, ChannelError};
 use super::egress::{OBSERVING_FORBIDDEN, look_for_secrets};
 use super::recipe::AgentRecipe;
@@ -43,6 +43,7 @@ pub(super) async fn apply(
     }
     // One after the other: each is held against what the one before has made.
     let _turn = team.applying.lock().await;
+    let _calm = team.calm.read().await;
     let reply = match change(team, by, &plan).await {
         Ok(digest) => Reply::Applied { digest },
         Err(words) => {
@@ -145,7 +146,7 @@ fn fits(recipe: &AgentRecipe, policy: &Policy) -> Result<(), String> {
 }
 
 /// Gives the supervisor its copies, of agents whose containers are there.
-async fn tell_supervisor(team: &Team, rules: &[Egress]) -> Result<(), String> {
+pub(super) async fn tell_supervisor(team: &Team, rules: &[Egress]) -> Result<(), String> {
     for (recipe, rules) in team.recipes.iter().zip(rules) {
         if recipe.spec.egress.is_none() {
             continue;

@@ -1,20 +1,18 @@
 //! The warden's socket: each connection is served by a task of its own.
 
-use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use cloister_protocol::agent::{Direction, Place};
+use cloister_protocol::agent::Direction;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast::error::RecvError;
 
-use super::api::{Call, ExecCall, Order, Reply, VERSION};
+use super::api::{Call, Order, Reply, VERSION};
 use super::channel::{Channel, ChannelError};
 use super::team::Team;
-use super::{pause, policy};
+use super::{keep, pause, policy, visit};
 use crate::audit::record::{By, Entry};
 use crate::egress::ask::Question;
 use crate::egress::totals::Totals;
-use crate::machine::{Command, CopySpec, ExecError, ExecSpec, StdioSpec, Streams, set_variable};
 use crate::report::{chain, tell_line};
 
 /// Most connections at once: more wait to be accepted.
@@ -72,12 +70,20 @@ async fn connection(team: Rc<Team>, stream: UnixStream) -> Result<(), ChannelErr
         return channel.send(&Reply::Refused { words }, &[]).await;
     }
     match call {
-        Some(Call::Exec(call)) => exec(&team, call, channel).await,
-        Some(Call::Copy { agent, direction }) => copy(&team, &agent, direction, channel).await,
+        Some(Call::Exec(call)) => visit::exec(&team, call, channel).await,
+        Some(Call::Copy { agent, direction }) => {
+            visit::copy(&team, &agent, direction, channel).await
+        }
         Some(Call::Attach { agents }) => attach(&team, &agents, channel).await,
         Some(Call::Order { agent, order }) => obey(&team, agent.as_deref(), order, channel).await,
         Some(Call::Pause) => reply(pause::pause(&team).await, channel).await,
         Some(Call::Resume) => reply(pause::resume(&team).await, channel).await,
+        Some(Call::Suspend { end_commands }) => {
+            reply(keep::suspend(&team, end_commands).await, channel).await
+        }
+        Some(Call::Checkpoint { into }) => {
+            reply(keep::checkpoint(&team, &into).await, channel).await
+        }
         Some(Call::Usage) => usage(&team, channel).await,
         Some(Call::Processes) => channel.send(&Reply::Processes(team.processes()), &[]).await,
         Some(Call::Totals) => channel.send(&Reply::Totals(totals(&team)), &[]).await,
@@ -101,6 +107,8 @@ const fn needs_the_machine(call: &Call) -> bool {
         Call::Order { .. } => true,
         Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) | Call::Attach { .. } => false,
         Call::Pause | Call::Resume | Call::Plan(_) => false,
+        // It goes on for that.
+        Call::Suspend { .. } | Call::Checkpoint { .. } => false,
         Call::Processes | Call::Totals | Call::Questions | Call::Answer { .. } => false,
     }
 }
@@ -141,6 +149,10 @@ fn asked(call: &Call) -> Option<Entry> {
         }
         Call::Pause => Entry::new("order", "pause"),
         Call::Resume => Entry::new("order", "resume"),
+        Call::Suspend { .. } => Entry::new("order", "suspend"),
+        Call::Checkpoint { into } => {
+            Entry::new("order", format!("checkpoint into {}", into.join(", ")))
+        }
         // Recorded when it is known what became of it.
         Call::ApplyPolicy { .. } | Call::Plan(_) | Call::Answer { .. } => return None,
         Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) => return None,
@@ -149,7 +161,7 @@ fn asked(call: &Call) -> Option<Entry> {
 }
 
 /// The number of the agent, or the refusal.
-async fn find(
+pub(super) async fn find(
     team: &Team,
     agent: &str,
     channel: &mut Channel,
@@ -161,98 +173,6 @@ async fn find(
     }
     Ok(found)
 }
-
-async fn exec(team: &Team, call: ExecCall, mut channel: Channel) -> Result<(), ChannelError> {
-    let Some(index) = find(team, &call.agent, &mut channel).await? else { return Ok(()) };
-    let Some(recipe) = team.recipes.get(index) else { return Ok(()) };
-    let mut environment = recipe.exec.environment.clone();
-    for (name, value) in &call.environment {
-        set_variable(&mut environment, name, value);
-    }
-    let spec = ExecSpec {
-        arguments: call.arguments,
-        environment,
-        directory: call.directory.unwrap_or_else(|| recipe.exec.directory.clone()),
-        stdio: match call.terminal {
-            Some(size) => StdioSpec::Terminal(size),
-            None => StdioSpec::Pipes { stdin: call.stdin },
-        },
-        timeout: None,
-        place: Place::Agent { agent: recipe.spec.agent, user: recipe.user },
-    };
-    let command = team.machine.exec(spec).await;
-    run(command, channel).await
-}
-
-async fn copy(
-    team: &Team,
-    agent: &str,
-    direction: Direction,
-    mut channel: Channel,
-) -> Result<(), ChannelError> {
-    let Some(index) = find(team, agent, &mut channel).await? else { return Ok(()) };
-    let Some(recipe) = team.recipes.get(index) else { return Ok(()) };
-    let spec = CopySpec { agent: recipe.spec.agent, user: recipe.user, direction };
-    let command = team.machine.copy(spec).await;
-    run(command, channel).await
-}
-
-/// Hands a command's streams over and follows it to its end.
-async fn run(
-    command: Result<Command, ExecError>,
-    mut channel: Channel,
-) -> Result<(), ChannelError> {
-    let mut command = match command {
-        Ok(command) => command,
-        Err(error) => {
-            let reason = match &error {
-                ExecError::Failed { reason, .. } => Some(*reason),
-                _ => None,
-            };
-            let reply = Reply::NotStarted { reason, words: chain(&error) };
-            return channel.send(&reply, &[]).await;
-        }
-    };
-    // The vmm serves these: no byte of them passes here.
-    let streams: Vec<OwnedFd> = match command.take_streams() {
-        Some(Streams::Terminal(stream)) => vec![stream.into()],
-        Some(Streams::Pipes { stdin, stdout, stderr }) => {
-            stdin.into_iter().chain([stdout, stderr]).map(Into::into).collect()
-        }
-        None => Vec::new(),
-    };
-    let descriptors = u8::try_from(streams.len()).unwrap_or(u8::MAX);
-    let borrowed: Vec<_> = streams.iter().map(AsFd::as_fd).collect();
-    channel.send(&Reply::Started { descriptors }, &borrowed).await?;
-    drop(streams);
-    loop {
-        tokio::select! {
-            status = command.wait() => {
-                return match status {
-                    Ok(status) => channel.send(&Reply::Exited(status), &[]).await,
-                    Err(_) => channel.send(&Reply::Ended, &[]).await,
-                };
-            }
-            call = channel.receive() => match call {
-                Ok(Some(Call::Signal(signal))) => { command.signal(signal).await.ok(); }
-                Ok(Some(Call::Resize(size))) => { command.resize(size).await.ok(); }
-                // Whoever started it has gone: it is hung up, and killed if it does not mind.
-                _ => {
-                    command.signal(SIGHUP).await.ok();
-                    if tokio::time::timeout(HANG_UP_GRACE, command.wait()).await.is_err() {
-                        command.signal(SIGKILL).await.ok();
-                    }
-                    return Ok(());
-                }
-            },
-        }
-    }
-}
-
-const SIGHUP: u8 = 1;
-const SIGKILL: u8 = 9;
-/// How long a command may go on without the one who started it.
-const HANG_UP_GRACE: std::time::Duration = std::time::Duration::from_secs(5);
 
 async fn attach(team: &Team, agents: &[String], mut channel: Channel) -> Result<(), ChannelError> {
     for agent in agents {
@@ -353,6 +273,7 @@ fn answer(team: &Team, by: By, number: u64, yes: bool, keep: bool) -> Reply {
 
 async fn usage(team: &Team, mut channel: Channel) -> Result<(), ChannelError> {
     let mut all = Vec::new();
+    let calm = team.calm.read().await;
     for recipe in &team.recipes {
         match team.machine.agent_usage(recipe.spec.agent).await {
             Ok(Some(usage)) => all.push((recipe.name.clone(), usage)),
@@ -362,5 +283,6 @@ async fn usage(team: &Team, mut channel: Channel) -> Result<(), ChannelError> {
             }
         }
     }
+    drop(calm);
     channel.send(&Reply::Usage(all), &[]).await
 }

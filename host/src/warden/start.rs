@@ -67,7 +67,7 @@ pub fn start(state: &StateDir, name: &str, lock: TeamLock) -> io::Result<Starter
 pub(crate) const PART: usize = 64 << 10;
 
 impl Starter {
-    /// Hands the team's lock over, and its plan with the descriptors that it speaks of.
+    /// Hands the team's lock over, and its plan with the descriptors that it speaks of; `kept`: it goes on from the disk.
     ///
     /// # Errors
     /// The warden has gone.
@@ -75,6 +75,7 @@ impl Starter {
         &mut self,
         plan: &[u8],
         descriptors: &[OwnedFd],
+        kept: bool,
     ) -> Result<(), ChannelError> {
         if let Some(lock) = &self.lock {
             self.channel.send(&Handover::Lock, &[lock.as_fd()]).await?;
@@ -88,7 +89,7 @@ impl Starter {
             let borrowed: Vec<_> = some.iter().map(|one| one.as_fd()).collect();
             self.channel.send(&Handover::Descriptors(count), &borrowed).await?;
         }
-        self.channel.send(&Handover::Begin, &[]).await
+        self.channel.send(&Handover::Begin { kept }, &[]).await
     }
 
     /// Wants the team no more: what was begun is taken back, unless the warden had said before that it runs. That is

@@ -1,27 +1,30 @@
 //! A running team: its machine, and what is known of its agents, shared by everything that the
 //! warden does at once (on one thread).
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloister_protocol::agent::{AgentSpec, Notice};
 use cloister_protocol::egress::Egress;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::agent;
+use super::agent::{self, Begin};
 use super::api::Order;
 use super::audit::Audit;
 use super::events::{Event, EventLog};
+use super::lives::{self, Lives};
 use super::log::Log;
 use super::output::{Piece, Sink};
 use super::pause::Pauses;
 use super::recipe::AgentRecipe;
 use crate::egress::gate::Gate;
-use crate::machine::{Happening, Machine};
+use crate::machine::{Command, Happening, Machine};
 use crate::report::tell_line;
+use crate::saved::Life;
 use crate::secrets::Store;
 use crate::state::db::Db;
 use crate::state::rows::{AgentRow, AgentStatus, TeamStatus};
@@ -66,7 +69,23 @@ pub(super) struct Team {
     pub(super) applying: tokio::sync::Mutex<()>,
     pub(super) secrets: Store,
     pub(super) pauses: Pauses,
+    /// Held by many while something is begun or ended in the machine, and alone by who keeps the team.
+    pub(super) calm: Arc<RwLock<()>>,
+    /// The same, for good.
+    pub(super) stilled: RefCell<Option<OwnedRwLockWriteGuard<()>>>,
+    pub(super) lives: Lives,
+    /// Commands that were not started by agents' tasks.
+    pub(super) visitors: Cell<u32>,
+    /// It is on the disk, and no longer here.
+    pub(super) kept: watch::Sender<bool>,
+    pub(super) state: StateDir,
+    pub(super) folder: PathBuf,
+    /// Where its volumes are; `None`: the usual place.
+    pub(super) volumes: Option<PathBuf>,
 }
+
+/// Agents of a team that was kept: their lives, and the commands of those that run.
+pub(super) type Carried = Vec<(Life, Option<Command>)>;
 
 impl Team {
     /// A team whose machine runs, and its agents' tasks, to be run beside each other.
@@ -75,6 +94,7 @@ impl Team {
         machine: Machine,
         state: &StateDir,
         (db, audit): (Db, Rc<Audit>),
+        carried: Option<Carried>,
     ) -> Result<(Rc<Self>, Vec<impl Future<Output = ()> + use<>>), StateError> {
         let folder = state.logs(&name);
         let wrap = |source| StateError::Io { what: "open a log in", path: folder.clone(), source };
@@ -85,14 +105,28 @@ impl Team {
             .collect::<Result<_, _>>()
             .map_err(wrap)?;
         let events = RefCell::new(EventLog::open(&folder).map_err(wrap)?);
-        let rows = recipes.iter().map(|one| AgentRow::new(one.name.clone(), one.image.clone()));
-        let (rows, _) = watch::channel(rows.collect());
+        let volumes = db.team(&name)?.origin.volumes;
+        let new = || recipes.iter().map(|one| AgentRow::new(one.name.clone(), one.image.clone()));
+        let (rows, begins): (Vec<AgentRow>, Vec<Begin>) = match carried {
+            None => new().map(|row| (row, Begin::anew())).unzip(),
+            Some(carried) => {
+                // Theirs was another database's, or of another time.
+                carried.iter().try_for_each(|(life, _)| db.set_agent(&name, &life.row))?;
+                let begun = |(life, command): (Life, Option<Command>)| {
+                    let begin = lives::begin(&life, command);
+                    (life.row, begin)
+                };
+                carried.into_iter().map(begun).unzip()
+            }
+        };
+        let (rows, _) = watch::channel(rows);
         let (followers, _) = broadcast::channel(FOLLOWED);
         let (ending, _) = watch::channel(false);
         let (orders, queues): (Vec<_>, Vec<_>) =
             recipes.iter().map(|_| mpsc::channel(ORDERS)).unzip();
         let egress: Vec<Egress> =
             recipes.iter().map(|one| one.spec.egress.clone().unwrap_or_default()).collect();
+        let (lives, owned_name) = (Lives::new(recipes.len()), name.clone());
         let team = Self {
             name,
             machine,
@@ -111,12 +145,21 @@ impl Team {
             applying: tokio::sync::Mutex::new(()),
             secrets: Store::of(state),
             pauses: Pauses::default(),
+            calm: Arc::default(),
+            stilled: RefCell::default(),
+            lives,
+            visitors: Cell::new(0),
+            kept: watch::channel(false).0,
+            folder: state.team(&owned_name),
+            state: state.clone(),
+            volumes,
         };
         let team = Rc::new(team);
         let tasks = queues
             .into_iter()
+            .zip(begins)
             .enumerate()
-            .map(|(index, queue)| agent::supervise(Rc::clone(&team), index, queue))
+            .map(|(index, (queue, begin))| agent::supervise(Rc::clone(&team), index, queue, begin))
             .collect();
         Ok((team, tasks))
     }

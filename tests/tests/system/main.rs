@@ -11,9 +11,10 @@ mod commands;
 mod egress;
 /// The jail with all its limits, as root and as a user.
 mod jail;
+/// Many commands at once in one machine, by the library.
+mod kept;
 /// Machines: sizes, several at once, what is in them and what is not.
 mod machines;
-/// Many commands at once in one machine, by the library.
 mod many;
 mod ordinary_user;
 mod policy;

@@ -32,7 +32,8 @@ fn known(kind: &str) -> Option<Severity> {
         }
         "log-begun" | "team-started" | "team-ended" | "removed" | "policy" | "policy-applied"
         | "egress-observed" | "restarting" | "skipped" | "exec" | "copy" | "attach" | "order"
-        | "answer" | "egress-asked" | "paused" | "resumed" => Severity::Notice,
+        | "answer" | "egress-asked" | "paused" | "resumed" | "suspended" | "checkpointed"
+        | "carried" => Severity::Notice,
         "machine-started" | "machine-ended" | "started" | "exited" | "stopped"
         | "output-copied" | "egress-allowed" | "egress-ended" | "egress-request" => {
             Severity::Informational

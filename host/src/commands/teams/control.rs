@@ -1,7 +1,8 @@
 //! `cloister stop`, `start`, `restart`, `pause`, `resume`, `down` and `rm`.
 
 use super::super::clean_up;
-use super::up::start_again;
+use super::keep::is_kept;
+use super::up::{go_on, start_again};
 use super::{
     TeamError, check, check_alive, check_running, finish, open, open_and_sweep, runtime,
     true_status,
@@ -14,7 +15,7 @@ use crate::exit_codes;
 use crate::launch::jail::{IdRange, JailSpec, LimitsWish};
 use crate::state::StateDir;
 use crate::state::db::Db;
-use crate::state::rows::{Origin, TeamRow};
+use crate::state::rows::{Origin, TeamRow, TeamStatus};
 use crate::team::volumes;
 use crate::warden::api::{Call, Order, Reply};
 use crate::warden::channel::ChannelError;
@@ -35,8 +36,13 @@ pub fn start(arguments: &TargetArgs) -> u8 {
             Some(_) => order(&state, arguments, Order::Start).map(|()| exit_codes::OK),
             None => {
                 let row = check(&state, &target.team, None)?;
-                if true_status(&state, &row)?.is_alive() {
-                    return Err(TeamError::Runs(target.team.clone()));
+                match true_status(&state, &row)? {
+                    status if status.is_alive() => {
+                        return Err(TeamError::Runs(target.team.clone()));
+                    }
+                    // Its agents would be lost, which nobody has asked for.
+                    TeamStatus::Suspended => return Err(TeamError::Suspended(row.name)),
+                    _ => {}
                 }
                 start_again(&state, &row)
             }
@@ -53,8 +59,10 @@ pub fn restart(arguments: &TargetArgs) -> u8 {
             return order(&state, arguments, Order::Restart).map(|()| exit_codes::OK);
         }
         let row = check(&state, &target.team, None)?;
-        if true_status(&state, &row)?.is_alive() {
-            stop_team(&state, &target.team)?;
+        match true_status(&state, &row)? {
+            status if status.is_alive() => stop_team(&state, &target.team)?,
+            TeamStatus::Suspended => return Err(TeamError::Suspended(row.name)),
+            _ => {}
         }
         start_again(&state, &row)
     }))
@@ -114,10 +122,18 @@ pub fn pause(arguments: &PauseArgs) -> u8 {
     finish(say(arguments, &Call::Pause).map(|()| exit_codes::OK))
 }
 
-/// Lets a paused team go on.
+/// Lets a paused team go on, or one that is on the disk.
 #[must_use]
 pub fn resume(arguments: &PauseArgs) -> u8 {
-    finish(say(arguments, &Call::Resume).map(|()| exit_codes::OK))
+    finish(open(&arguments.state).and_then(|state| {
+        // Reading a team file opens everything that it names.
+        crate::warden::raise_open_files();
+        let row = check(&state, &arguments.target.team, None)?;
+        if arguments.target.agent.is_none() && is_kept(&state, &row)? {
+            return go_on(&state, &row);
+        }
+        say(arguments, &Call::Resume).map(|()| exit_codes::OK)
+    }))
 }
 
 fn say(arguments: &PauseArgs, call: &Call) -> Result<(), TeamError> {

@@ -6,6 +6,7 @@ pub mod control;
 pub mod cp;
 pub mod exec;
 pub mod inspect;
+pub mod keep;
 pub mod logs;
 pub mod metrics;
 pub mod policy;
@@ -48,6 +49,8 @@ pub(crate) enum TeamError {
     NotRunning(String),
     #[error("team {0} is paused")]
     Paused(String),
+    #[error("team {0} is suspended")]
+    Suspended(String),
     #[error("team {0} runs")]
     Runs(String),
     #[error("team {team} has no agent {agent:?}")]
@@ -87,6 +90,9 @@ impl TeamError {
             Self::Audit(error) => Some(error.remedy()),
             Self::NotRunning(_) => Some("`cloister start` starts it again"),
             Self::Paused(_) => Some("`cloister resume` lets it go on"),
+            Self::Suspended(_) => {
+                Some("`cloister resume` lets it go on, `cloister down` removes it")
+            }
             Self::Left { .. } => Some(
                 "its warden goes on with that: `cloister ps -a` tells, and `cloister rm` removes the rest",
             ),
@@ -172,6 +178,7 @@ fn check_alive(state: &StateDir, team: &str, agent: Option<&str>) -> Result<Team
     let row = check(state, team, agent)?;
     match true_status(state, &row)? {
         TeamStatus::Running | TeamStatus::Paused => Ok(row),
+        TeamStatus::Suspended => Err(TeamError::Suspended(team.to_owned())),
         _ => Err(TeamError::NotRunning(team.to_owned())),
     }
 }
@@ -182,6 +189,7 @@ fn check_running(state: &StateDir, team: &str, agent: Option<&str>) -> Result<Te
     match true_status(state, &row)? {
         TeamStatus::Running => Ok(row),
         TeamStatus::Paused => Err(TeamError::Paused(team.to_owned())),
+        TeamStatus::Suspended => Err(TeamError::Suspended(team.to_owned())),
         _ => Err(TeamError::NotRunning(team.to_owned())),
     }
 }

@@ -92,7 +92,7 @@ fn one(row: TeamRow, status: TeamStatus, agents: Vec<AgentRow>) -> Listed {
         image: agent.image,
         // What a dead warden last said of a running agent is not so any more.
         status: match agent.status {
-            said if alive || said.is_final() => said.word(),
+            said if alive || status == TeamStatus::Suspended || said.is_final() => said.word(),
             _ => "gone",
         },
         code: agent.code,
@@ -105,6 +105,9 @@ fn one(row: TeamRow, status: TeamStatus, agents: Vec<AgentRow>) -> Listed {
     let detail = match status {
         TeamStatus::Crashed => {
             "its warden was killed, or the host restarted: `cloister start` or `cloister rm`".into()
+        }
+        TeamStatus::Suspended if row.detail.is_empty() => {
+            "on the disk: `cloister resume` lets it go on".into()
         }
         _ => row.detail,
     };

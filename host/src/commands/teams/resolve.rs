@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cloister_file_server::spec::Owner;
 use cloister_protocol::agent::{AgentLimits, AgentSpec, Place, ShareMount, User, first_id};
+use cloister_protocol::egress::Egress;
 use cloister_protocol::limits::MAX_AGENTS;
 use cloister_vmm::spec::VmSpec;
 
@@ -13,6 +14,7 @@ use super::TeamError;
 use crate::audit;
 use crate::cli::teams::UpArgs;
 use crate::egress::policy::Policy;
+use crate::egress::rule::Rule;
 use crate::images::store::{Store, StoreError};
 use crate::launch::LaunchSpec;
 use crate::launch::files::Files;
@@ -68,6 +70,8 @@ pub(super) fn origin(arguments: UpArgs) -> Result<Origin, TeamError> {
         templates: optional(origin.place())?,
         pool,
         template: origin.choice(),
+        name: None,
+        withheld: false,
     })
 }
 
@@ -80,7 +84,13 @@ pub(super) fn prepare(origin: Origin) -> Result<Prepared, TeamError> {
     let store =
         if path.exists() { Some(Store::open(&path).map_err(|error| told(&error))?) } else { None };
     let loaded = load_for_me(&origin.file, &path).map_err(wrong)?;
-    let Resolved { plan, descriptors } = loaded.resolve(store.as_ref()).map_err(wrong)?;
+    let Resolved { mut plan, descriptors } = loaded.resolve(store.as_ref()).map_err(wrong)?;
+    if let Some(name) = &origin.name {
+        plan.name.value.clone_from(name);
+    }
+    if origin.withheld {
+        withhold(&mut plan);
+    }
     let agents = plan.agents.iter();
     let agents =
         agents.map(|one| AgentRow::new(one.name.value.clone(), one.image.name.value.clone()));
@@ -90,6 +100,14 @@ pub(super) fn prepare(origin: Origin) -> Result<Prepared, TeamError> {
     let mode = plan.egress_mode.value;
     let origin = Origin { persistent, observes: mode.observes(), ..origin };
     Ok(Prepared { name: plan.name.value, origin, mode, agents, plan: bytes, descriptors })
+}
+
+/// Leaves out what gives secrets to requests.
+fn withhold(plan: &mut Plan) {
+    let gives = |rule: &Rule| rule.http.as_ref().is_some_and(|http| http.credential.is_some());
+    for agent in &mut plan.agents {
+        agent.egress.retain(|rule| !gives(&rule.value));
+    }
 }
 
 fn wrong(error: plan::TeamError) -> TeamError {
@@ -104,12 +122,14 @@ fn told(error: &StoreError) -> TeamError {
     TeamError::Told(describe(error, Some(error.remedy())))
 }
 
-/// In the warden: from the plan that was handed over to what it runs. Volumes are made here.
+/// In the warden: from the plan that was handed over to what it runs. Volumes are made here. `kept`: what the team was
+/// when it was kept, which its containers and shares are of.
 pub(super) fn recipe(
     row: &TeamRow,
     plan: &[u8],
     descriptors: Vec<OwnedFd>,
     limits: LimitsWish,
+    kept: Option<&Plan>,
 ) -> Result<Recipe, String> {
     let bytes = plan;
     let plan: Plan = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
@@ -121,8 +141,15 @@ pub(super) fn recipe(
         .clone()
         .or_else(volumes::usual_place)
         .ok_or("it is not known where volumes are: neither XDG_DATA_HOME nor HOME is set")?;
-    let mut cook =
-        Cook { plan: &plan, descriptors: &descriptors, place: &place, shares: Vec::new() };
+    let forked = row.origin.name.is_some();
+    let mut cook = Cook {
+        plan: &plan,
+        descriptors: &descriptors,
+        place: &place,
+        shares: Vec::new(),
+        forked,
+        kept,
+    };
     let agents = (0..MAX_AGENTS)
         .zip(&plan.agents)
         .map(|(number, agent)| cook.agent(number, agent))
@@ -144,6 +171,7 @@ pub(super) fn recipe(
         pool,
         start_limit: Duration::from_millis(start_timeout_ms),
         shares,
+        savable: true,
         ..LaunchSpec::new(files, vm)
     };
     let record = audit::policy::of_plan(&plan, bytes);
@@ -159,6 +187,9 @@ struct Cook<'a> {
     descriptors: &'a [OwnedFd],
     place: &'a Path,
     shares: Vec<Share>,
+    /// Whether the team is a fork of its file's.
+    forked: bool,
+    kept: Option<&'a Plan>,
 }
 
 impl Cook<'_> {
@@ -177,9 +208,15 @@ impl Cook<'_> {
 
     fn agent(&mut self, number: u32, agent: &plan::Agent) -> Result<AgentRecipe, String> {
         let user = User { uid: agent.user.value.uid, gid: agent.user.value.gid };
-        let spec = self.container(number, agent, user)?;
+        let mut spec = self.container(number, agent, user)?;
         let limit = agent.limits.time_limit_ms.value.map(Duration::from_millis);
         let egress = self.policy(agent);
+        let mut inspects = egress.inspects_any();
+        if let Some(old) = self.kept_policy(agent) {
+            fits(&agent.name.value, &old, &egress)?;
+            inspects = old.inspects_any();
+            spec.egress = spec.egress.or_else(|| old.for_guest().map(|_| Egress::default()));
+        }
         Ok(AgentRecipe {
             name: agent.name.value.clone(),
             image: agent.image.name.value.clone(),
@@ -196,7 +233,7 @@ impl Cook<'_> {
             after: self.dependencies(agent),
             outputs: self.outputs(agent)?,
             time_limit: limit,
-            trusted: egress.inspects_any().then(|| self.trusted(agent)).transpose()?,
+            trusted: inspects.then(|| self.trusted(agent)).transpose()?,
             egress,
         })
     }
@@ -204,6 +241,14 @@ impl Cook<'_> {
     fn policy(&self, agent: &plan::Agent) -> Policy {
         let observes = self.plan.egress_mode.value.observes();
         Policy::new(agent.egress.clone()).observing(observes).bounded(agent.egress_quota.value)
+    }
+
+    /// The rules that an agent's container was made with, if it was kept.
+    fn kept_policy(&self, agent: &plan::Agent) -> Option<Policy> {
+        let kept = self.kept?;
+        let old = kept.agents.iter().find(|old| old.name.value == agent.name.value)?;
+        let observes = kept.egress_mode.value.observes();
+        Some(Policy::new(old.egress.clone()).observing(observes))
     }
 
     /// Whom an agent's image trusts.
@@ -299,16 +344,36 @@ impl Cook<'_> {
         after.collect()
     }
 
+    /// A fork's outputs lie beside those of the team that it is a fork of.
+    fn own(&self, name: &str) -> String {
+        if self.forked { format!("{name}.{}", self.plan.name.value) } else { name.to_owned() }
+    }
+
     fn outputs(&self, agent: &plan::Agent) -> Result<Vec<Output>, String> {
         let output = |output: &plan::Output| {
             Ok(Output {
                 path: output.path.value.clone().into_bytes(),
-                to: self.path(output.directory)?.join(&output.name),
-                shown: output.to.value.clone(),
+                to: self.path(output.directory)?.join(self.own(&output.name)),
+                shown: self.own(&output.to.value),
             })
         };
         agent.outputs.iter().map(output).collect()
     }
+}
+
+/// Whether a container that was made with the old rules can do with the new.
+fn fits(agent: &str, old: &Policy, new: &Policy) -> Result<(), String> {
+    let what = if old.for_guest().is_none() && new.for_guest().is_some() {
+        "had no egress rules"
+    } else if new.inspects_any() && !old.inspects_any() {
+        "had no egress rules that look at requests"
+    } else {
+        return Ok(());
+    };
+    Err(format!(
+        "{agent} {what} when the team was started that goes on, so its container can't do with those of the file\n\
+         take them out again, or `cloister down` the team and start it anew"
+    ))
 }
 
 fn exec(agent: &plan::Agent, number: u32, user: User) -> ExecSpec {

@@ -19,6 +19,7 @@ use crate::signals::Signals;
 use crate::state::db::Db;
 use crate::state::rows::{AgentRow, AgentStatus, TeamRow};
 use crate::state::{StateDir, StateError, TeamLock};
+use crate::team::plan::Plan;
 use crate::text::printable_line;
 use crate::warden::api::{Call, Order};
 use crate::warden::channel::ChannelError;
@@ -47,7 +48,7 @@ fn run(arguments: UpArgs) -> Result<u8, TeamError> {
     let name = prepared.name.clone();
     let mut ground = Ground::new()?;
     let lock = add(&state, &prepared)?;
-    let begun = begin(&state, &prepared, lock, &mut ground);
+    let begun = begin(&state, &prepared, (lock, false), &mut ground);
     match begun {
         Ok(None) if detach => Ok(exit_codes::OK),
         Ok(Some(signal)) if detach => {
@@ -130,10 +131,22 @@ pub(super) fn start_again(state: &StateDir, row: &TeamRow) -> Result<u8, TeamErr
     let mut ground = Ground::new()?;
     let lock = state.lock(&row.name)?.ok_or_else(|| TeamError::Runs(row.name.clone()))?;
     Db::open(state)?.begin_again(&row.name, &prepared.origin, &prepared.agents)?;
-    if let Some(signal) = begin(state, &prepared, lock, &mut ground)? {
+    if let Some(signal) = begin(state, &prepared, (lock, false), &mut ground)? {
         stop(state, &row.name, &ground)?;
         return Err(interrupted(signal));
     }
+    Ok(exit_codes::OK)
+}
+
+/// Has a team go on from the disk. Its file is read again, and only egress rules may have changed.
+pub(super) fn go_on(state: &StateDir, row: &TeamRow) -> Result<u8, TeamError> {
+    let prepared = resolve::prepare(row.origin.clone())?;
+    warn(&prepared);
+    let mut ground = Ground::new()?;
+    let lock = state.lock(&row.name)?.ok_or_else(|| TeamError::Runs(row.name.clone()))?;
+    Db::open(state)?.go_on(&row.name, &prepared.origin)?;
+    // A signal that comes when it runs leaves it running: nothing of it is on the disk any more.
+    begin(state, &prepared, (lock, true), &mut ground)?;
     Ok(exit_codes::OK)
 }
 
@@ -149,10 +162,11 @@ pub(super) fn warn(prepared: &Prepared) {
 }
 
 /// Starts the warden and waits for its word: the team runs, and perhaps a signal came too late to keep it from that.
+/// `kept`: it goes on from the disk.
 fn begin(
     state: &StateDir,
     prepared: &Prepared,
-    lock: TeamLock,
+    (lock, kept): (TeamLock, bool),
     ground: &mut Ground,
 ) -> Result<Option<u8>, TeamError> {
     let name = &prepared.name;
@@ -163,7 +177,7 @@ fn begin(
         let started = tokio::select! {
             started = async {
                 // One that ends early has said why.
-                starter.hand_over(&prepared.plan, &prepared.descriptors).await.ok();
+                starter.hand_over(&prepared.plan, &prepared.descriptors, kept).await.ok();
                 starter.wait(|what| bar.set_message(what.to_owned())).await
             } => started,
             signal = signals.end() => {
@@ -308,8 +322,8 @@ pub fn warden(arguments: WardenArgs, limits: LimitsWish) -> u8 {
             return exit_codes::FAILED;
         }
     };
-    let resolve = |row: &TeamRow, plan: &[u8], descriptors: Vec<OwnedFd>| {
-        resolve::recipe(row, plan, descriptors, limits)
+    let resolve = |row: &TeamRow, plan: &[u8], descriptors: Vec<OwnedFd>, kept: Option<&Plan>| {
+        resolve::recipe(row, plan, descriptors, limits, kept)
     };
     warden::run(&Job { state, name: arguments.team.team, resolve: &resolve })
 }

@@ -122,10 +122,11 @@ fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
 }
 
-const STATES: [TeamStatus; 6] = [
+const STATES: [TeamStatus; 7] = [
     TeamStatus::Starting,
     TeamStatus::Running,
     TeamStatus::Paused,
+    TeamStatus::Suspended,
     TeamStatus::Ended,
     TeamStatus::Failed,
     TeamStatus::Crashed,

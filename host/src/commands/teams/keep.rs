@@ -1,0 +1,249 @@
+//! `cloister suspend`, `checkpoint` and `fork`, and `resume` of what they leave on the disk.
+
+use super::control::sweep_groups;
+use super::up::go_on;
+use super::{
+    TeamError, check, check_alive, finish, open, open_and_sweep, print, runtime, true_status,
+};
+use crate::cli::keep::{CheckpointArgs, ForkArgs, KeepArgs, SuspendArgs};
+use crate::cli::teams::is_name;
+use crate::exit_codes;
+use crate::report::{describe, tell_line};
+use crate::saved::{self, Work};
+use crate::state::db::Db;
+use crate::state::rows::{Origin, TeamRow, TeamStatus};
+use crate::state::{StateDir, StateError, TeamLock};
+use crate::team::plan::Plan;
+use crate::team::volumes;
+use crate::warden::api::{Call, Reply};
+use crate::warden::channel::ChannelError;
+use crate::warden::client::Connection;
+
+/// Puts a team on the disk.
+#[must_use]
+pub fn suspend(arguments: &SuspendArgs) -> u8 {
+    finish(put_on_disk(arguments).map(|()| exit_codes::OK))
+}
+
+fn put_on_disk(arguments: &SuspendArgs) -> Result<(), TeamError> {
+    if arguments.target.agent.is_some() {
+        return Err(TeamError::WholeTeam);
+    }
+    let state = open(&arguments.state)?;
+    let team = &arguments.target.team;
+    let row = check(&state, team, None)?;
+    if true_status(&state, &row)? == TeamStatus::Suspended {
+        return Ok(());
+    }
+    check_alive(&state, team, None)?;
+    runtime()?.block_on(async {
+        let call = Call::Suspend { end_commands: arguments.end_commands };
+        let mut connection = Connection::call(&state, team, &call).await?;
+        match connection.reply().await {
+            Ok(Reply::Refused { words }) => Err(TeamError::Refused(words)),
+            // Its end is the answer, however that comes.
+            _ => Ok(()),
+        }
+    })?;
+    state.await_end(team)?;
+    match check(&state, team, None)?.status {
+        TeamStatus::Suspended => Ok(()),
+        _ => Err(ChannelError::Gone.into()),
+    }
+}
+
+/// Whether a team can go on from the disk: it was suspended, or its warden ended just when it was.
+pub(super) fn is_kept(state: &StateDir, row: &TeamRow) -> Result<bool, TeamError> {
+    let status = true_status(state, row)?;
+    Ok(status == TeamStatus::Suspended
+        || status == TeamStatus::Crashed && saved::is_there(&state.team(&row.name)))
+}
+
+/// Keeps a team as the beginning of others.
+#[must_use]
+pub fn checkpoint(arguments: &CheckpointArgs) -> u8 {
+    finish(keep(&arguments.keep).and_then(|(_, names)| tell(&names)))
+}
+
+/// Has others go on from where a team is.
+#[must_use]
+pub fn fork(arguments: &ForkArgs) -> u8 {
+    let (state, names) = match keep(&arguments.keep) {
+        Ok(made) => made,
+        Err(error) => return finish(Err(error)),
+    };
+    // Reading a team file opens everything that it names.
+    crate::warden::raise_open_files();
+    let begin = |name: &String| {
+        let gone_on = check(&state, name, None).and_then(|row| go_on(&state, &row));
+        finish(gone_on.and_then(|_| tell(std::slice::from_ref(name))))
+    };
+    // Whatever becomes of the others.
+    names.iter().map(begin).max().unwrap_or(exit_codes::OK)
+}
+
+fn tell(names: &[String]) -> Result<u8, TeamError> {
+    names.iter().try_for_each(|name| print(&format!("{name}\n")))?;
+    Ok(exit_codes::OK)
+}
+
+/// A team that is being made, whose lock is held.
+struct New {
+    name: String,
+    origin: Origin,
+    lock: TeamLock,
+}
+
+/// Makes suspended teams of another; their names.
+fn keep(arguments: &KeepArgs) -> Result<(StateDir, Vec<String>), TeamError> {
+    if arguments.target.agent.is_some() || arguments.new.agent.is_some() {
+        return Err(TeamError::WholeTeam);
+    }
+    let state = open_and_sweep(&arguments.state)?;
+    let source = check(&state, &arguments.target.team, None)?;
+    let is_kept = is_kept(&state, &source)?;
+    if !is_kept {
+        check_alive(&state, &source.name, None)?;
+    }
+    let names = names(arguments)?;
+    for name in &names {
+        refuse_remains(&source.origin, name)?;
+    }
+    let mut new = Vec::new();
+    let made = names.iter().try_for_each(|name| {
+        new.push(begin(&state, &source, name, arguments.with_secrets)?);
+        Ok(())
+    });
+    let made = made.and_then(|()| {
+        if is_kept { copy(&state, &source, &names) } else { ask(&state, &source, &names) }
+    });
+    match made.and_then(|()| new.iter().try_for_each(|one| complete(&state, one))) {
+        Ok(()) => Ok((state, names)),
+        Err(error) => {
+            new.into_iter().for_each(|one| take_back(&state, one));
+            Err(error)
+        }
+    }
+}
+
+fn names(arguments: &KeepArgs) -> Result<Vec<String>, TeamError> {
+    let base = &arguments.new.team;
+    let Some(number) = arguments.number else { return Ok(vec![base.clone()]) };
+    let names: Vec<String> = (1..=number).map(|n| format!("{base}-{n}")).collect();
+    match names.iter().find(|name| !is_name(name)) {
+        Some(name) => Err(TeamError::Refused(format!("{name} is too long for a team's name"))),
+        None => Ok(names),
+    }
+}
+
+/// Volumes of a team that was removed and that are to stay are nobody else's.
+fn refuse_remains(origin: &Origin, name: &str) -> Result<(), TeamError> {
+    let Some(place) = origin.volumes.clone().or_else(volumes::usual_place) else { return Ok(()) };
+    let left = place.join(name);
+    if left.exists() {
+        let words = format!(
+            "there are volumes of an earlier team {name} in {}: remove them, or choose another name",
+            left.display()
+        );
+        return Err(TeamError::Refused(words));
+    }
+    Ok(())
+}
+
+/// Notes a team that is about to be made.
+fn begin(
+    state: &StateDir,
+    source: &TeamRow,
+    name: &str,
+    with_secrets: bool,
+) -> Result<New, TeamError> {
+    let mut db = Db::open(state)?;
+    let Some(lock) = state.lock(name)? else {
+        return Err(StateError::Exists(name.to_owned()).into());
+    };
+    let origin =
+        Origin { name: Some(name.to_owned()), withheld: !with_secrets, ..source.origin.clone() };
+    match db.add(name, &origin, &db.agents(&source.name)?) {
+        Ok(()) => Ok(New { name: name.to_owned(), origin, lock }),
+        // It was there before: nothing of it is ours.
+        Err(error @ StateError::Exists(_)) => Err(error.into()),
+        Err(error) => {
+            state.remove_team(name, &lock)?;
+            Err(error.into())
+        }
+    }
+}
+
+/// Has a team's warden keep it for the others.
+fn ask(state: &StateDir, source: &TeamRow, names: &[String]) -> Result<(), TeamError> {
+    runtime()?.block_on(async {
+        let call = Call::Checkpoint { into: names.to_vec() };
+        let mut connection = Connection::call(state, &source.name, &call).await?;
+        match connection.reply().await? {
+            Reply::Done => Ok(()),
+            Reply::Refused { words } => Err(TeamError::Refused(words)),
+            _ => Err(ChannelError::Gone.into()),
+        }
+    })
+}
+
+/// Copies what a suspended team has on the disk for the others.
+fn copy(state: &StateDir, source: &TeamRow, names: &[String]) -> Result<(), TeamError> {
+    let told = |error: saved::SavedError| TeamError::Told(describe(&error, Some(error.remedy())));
+    // Nobody resumes it meanwhile.
+    let _lock = state.lock(&source.name)?.ok_or_else(|| TeamError::Runs(source.name.clone()))?;
+    let folder = state.team(&source.name);
+    let plan = saved::read(&folder).map_err(told)?.plan;
+    refuse_shared(&plan).map_err(TeamError::Refused)?;
+    let place = source.origin.volumes.clone().or_else(volumes::usual_place);
+    for name in names {
+        if let Some(place) = &place {
+            let wrap = |source| TeamError::Read { path: place.clone(), source };
+            volumes::copy(place, &source.name, name, &plan.volumes_in_use()).map_err(wrap)?;
+        }
+        let work = Work::begin(&state.team(name)).map_err(told)?;
+        work.take_over(&saved::place(&folder)).and_then(|()| work.publish()).map_err(told)?;
+    }
+    Ok(())
+}
+
+/// A team that writes to files of the host can't become two, which would both.
+///
+/// # Errors
+/// What it writes to, and what to do.
+pub(crate) fn refuse_shared(plan: &Plan) -> Result<(), String> {
+    match plan.written_on_host().first() {
+        None => Ok(()),
+        Some((agent, path)) => Err(format!(
+            "{agent} writes to {path} of this host, which can't be the files of two teams\n\
+             give it a volume in place of that, which is copied; or `cloister suspend`"
+        )),
+    }
+}
+
+/// A team that was made is suspended from now on, its agents as they were then.
+fn complete(state: &StateDir, new: &New) -> Result<(), TeamError> {
+    let told = |error: saved::SavedError| TeamError::Told(describe(&error, Some(error.remedy())));
+    let db = Db::open(state)?;
+    for life in saved::read(&state.team(&new.name)).map_err(told)?.agents {
+        db.set_agent(&new.name, &life.row)?;
+    }
+    Ok(db.set_team(&new.name, TeamStatus::Suspended, "")?)
+}
+
+/// Removes what was made of a team so far.
+fn take_back(state: &StateDir, new: New) {
+    let New { name, origin, lock } = new;
+    let place = origin.volumes.clone().or_else(volumes::usual_place);
+    let volumes = place.map_or(Ok(()), |place| volumes::remove(&place, &name));
+    if let Err(error) = volumes {
+        tell_line(format_args!("cloister: can't remove the volumes of {name}: {error}"));
+    }
+    sweep_groups(&origin);
+    let removed = state
+        .remove_team(&name, &lock)
+        .and_then(|()| Db::open(state).and_then(|db| db.remove(&name)));
+    if let Err(error) = removed {
+        tell_line(describe(&error, Some(error.remedy())));
+    }
+}

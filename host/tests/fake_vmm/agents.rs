@@ -51,6 +51,19 @@ impl Agents {
         self.there.lock().expect("a lock").insert(agent);
     }
 
+    /// A command of it was running before.
+    pub(crate) fn carried(&self, id: u32, agent: u32, group: Pid) {
+        self.running.0.lock().expect("a lock").insert(id, (agent, group));
+    }
+
+    /// All that are there, each with those of its commands that are in the list.
+    pub(crate) fn as_carried(&self, listed: &[u32]) -> Vec<(u32, Option<u32>)> {
+        let running = self.running.0.lock().expect("a lock");
+        let commands = listed.iter().filter_map(|id| Some((running.get(id)?.0, Some(*id))));
+        let there = self.there.lock().expect("a lock");
+        there.iter().map(|agent| (*agent, None)).chain(commands).collect()
+    }
+
     /// Kills what runs in the agent, and tells that it is gone once all of that has ended.
     pub(crate) fn remove(&self, stream: &UnixStream, agent: u32) {
         assert!(self.there.lock().expect("a lock").remove(&agent), "agent {agent} is not there");

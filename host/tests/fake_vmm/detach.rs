@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::Command as Process;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -13,16 +13,31 @@ use rustix::process::Pid;
 
 use crate::guest::{Guest, Manners, send};
 
-/// What a guest has that goes on from a saved one.
-pub(crate) const CARRIED: [u32; 2] = [7, 900];
-/// Its agent.
-pub(crate) const CARRIED_AGENT: u32 = 1;
+/// Before what a guest has that goes on from a saved one: an agent, or an agent and its command.
+pub(crate) const CARRIED: &str = "carried:";
+
+/// Such a thing.
+#[derive(Clone, Copy)]
+pub(crate) struct Carried {
+    agent: u32,
+    command: Option<u32>,
+}
+
+impl Carried {
+    pub(crate) fn named(word: &str) -> Option<Self> {
+        let mut numbers = word.strip_prefix(CARRIED)?.split('.').map(str::parse);
+        let agent = numbers.next()?.ok()?;
+        Some(Self { agent, command: numbers.next().and_then(Result::ok) })
+    }
+}
 
 /// Streams of commands without input, and what is told when the host is back.
 #[derive(Clone, Default)]
 pub(crate) struct Away {
     outputs: Arc<Mutex<HashMap<u32, [UnixStream; 2]>>>,
     events: Arc<Mutex<Option<Vec<Event>>>>,
+    /// The commands that were detached last.
+    listed: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Away {
@@ -49,21 +64,38 @@ impl Away {
 }
 
 impl Guest {
-    /// Has commands that nobody has asked for.
+    /// Has agents and commands that nobody has asked for.
     pub(crate) fn carry(&self, stream: &UnixStream) {
         *self.away.events.lock().expect("a lock") = Some(Vec::new());
-        self.agents.carry(CARRIED_AGENT);
-        for id in CARRIED {
+        for Carried { agent, command } in self.carried.iter() {
+            self.agents.carry(*agent);
+            let Some(id) = *command else { continue };
             let mut child =
                 Process::new("sleep").arg("1000").process_group(0).spawn().expect("a process");
-            self.running.lock().expect("a lock").insert(id, Pid::from_child(&child));
-            let (away, stream) = (self.away.clone(), stream.try_clone().expect("a second handle"));
+            let group = Pid::from_child(&child);
+            self.running.lock().expect("a lock").insert(id, group);
+            self.agents.carried(id, *agent, group);
+            let (guest, stream) = (self.clone(), stream.try_clone().expect("a second handle"));
             thread::spawn(move || {
-                child.wait().expect("a status");
-                away.ended(id);
-                away.tell(&stream, Event::Exited { id, status: ExitStatus::Signal(9) });
+                let status = child.wait().expect("a status");
+                let signal = status.signal().and_then(|signal| u8::try_from(signal).ok());
+                let status = ExitStatus::Signal(signal.expect("nothing else ends it"));
+                guest.running.lock().expect("a lock").remove(&id);
+                guest.away.ended(id);
+                guest.away.tell(&stream, Event::Exited { id, status });
+                guest.agents.ended(id);
             });
         }
+    }
+
+    /// As words of a script, what whoever goes on from here has, and how it does.
+    pub(crate) fn as_carried(&self) -> String {
+        let listed = self.away.listed.lock().expect("a lock").clone();
+        let things = self.agents.as_carried(&listed).into_iter().map(|(agent, command)| {
+            let command = command.map(|id| format!(".{id}")).unwrap_or_default();
+            format!(" {CARRIED}{agent}{command}")
+        });
+        things.chain(self.later.iter().map(|word| format!(" {word}"))).collect()
     }
 
     /// A host that is away asks for nothing but to be back.
@@ -90,6 +122,7 @@ impl Guest {
             send(stream, &Event::Exited { id, status: ExitStatus::Code(0) });
         }
         *self.away.events.lock().expect("a lock") = Some(Vec::new());
+        *self.away.listed.lock().expect("a lock") = commands.to_vec();
         send(stream, &Event::Detached { holds: true });
         if self.has(Manners::DetachedTwice) {
             send(stream, &Event::Detached { holds: true });

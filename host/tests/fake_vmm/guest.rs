@@ -24,7 +24,7 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use crate::agents::Agents;
 use crate::control::Control;
-use crate::detach::Away;
+use crate::detach::{Away, Carried};
 
 /// How this guest misbehaves.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,8 +64,6 @@ pub(crate) enum Manners {
     EndsOnSave,
     /// Answers a command with words that would steer a terminal.
     RudeFailure,
-    /// Goes on from a saved one: has commands and an agent.
-    Carried,
     /// Tells that it is detached though nobody has asked.
     DetachedUnasked,
     /// The same of being attached.
@@ -107,7 +105,6 @@ impl Manners {
             "saves-twice" => Self::SavesTwice,
             "ends-on-save" => Self::EndsOnSave,
             "rude-failure" => Self::RudeFailure,
-            "carried" => Self::Carried,
             "detached-unasked" => Self::DetachedUnasked,
             "attached-unasked" => Self::AttachedUnasked,
             "holds-not" => Self::HoldsNot,
@@ -133,10 +130,18 @@ pub(crate) struct Guest {
     next_id: Arc<Mutex<u32>>,
     pub(crate) agents: Agents,
     pub(crate) away: Away,
+    /// What it has from the one that it goes on from; nothing if it began anew.
+    pub(crate) carried: Arc<[Carried]>,
+    /// How whoever goes on from it behaves.
+    pub(crate) later: Arc<[String]>,
 }
 
 impl Guest {
-    pub(crate) fn new(control: Control, manners: HashSet<Manners>) -> Self {
+    pub(crate) fn new(
+        control: Control,
+        manners: HashSet<Manners>,
+        (carried, later): (Vec<Carried>, Vec<String>),
+    ) -> Self {
         Self {
             control,
             manners: Arc::new(manners),
@@ -146,6 +151,8 @@ impl Guest {
             next_id: Arc::default(),
             agents: Agents::default(),
             away: Away::default(),
+            carried: carried.into(),
+            later: later.into(),
         }
     }
 
@@ -182,7 +189,8 @@ impl Guest {
                 }
                 Command::Connect { id, .. } => self.control.send(&VmmEvent::Refused { id }),
                 Command::SaveWhole => {
-                    crate::saving::save(&self.control, &self.manners, descriptors);
+                    let more = self.as_carried();
+                    crate::saving::save(&self.control, &self.manners, &more, descriptors);
                 }
                 Command::Stop => crate::end(&self.control, ExitCode::Stopped),
                 Command::Start(_)
@@ -226,7 +234,7 @@ impl Guest {
         if self.has(Manners::Mute) {
             thread::park();
         }
-        if self.has(Manners::Carried) {
+        if !self.carried.is_empty() {
             self.carry(&stream);
         }
         let version = if self.has(Manners::OldVersion) { VERSION + 1 } else { VERSION };

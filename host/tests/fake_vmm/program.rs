@@ -16,7 +16,11 @@ use std::process::{ExitCode, exit};
 use cloister_vmm::control::{Command, Event, ProbeReport, ProbeVerdict, StartTimes};
 use cloister_vmm::exit::{self as vmm_exit, Exit};
 use control::Control;
+use detach::{CARRIED, Carried};
 use guest::{Guest, Manners};
+
+/// Before manners of who goes on from this machine.
+const LATER: &str = "later-";
 
 fn main() -> ExitCode {
     let control = Control::inherited();
@@ -29,19 +33,21 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Start(_) => start(control, descriptors),
-        Command::StartSavable(spec) if !spec.shared => start(control, descriptors),
-        Command::ForkSavable(spec, _) if !spec.shared => {
+        // What comes after these are the bounce area and the socket of a file server, which ends when that closes; nothing
+        // here asks it for a file.
+        Command::StartSavable(_) | Command::StartShared(_) => {
+            let mut descriptors = descriptors;
+            let _shares = descriptors.split_off(5);
+            start(control, descriptors)
+        }
+        Command::ForkSavable(..) => {
+            let mut descriptors = descriptors;
+            let _shares = descriptors.split_off(4);
             let [kvm, memory, state, console] =
                 <[OwnedFd; 4]>::try_from(descriptors).expect("four descriptors");
             // The script is in the state then.
             let kernel = state.try_clone().expect("a second handle");
             start(control, vec![kvm, memory, kernel, state, console])
-        }
-        Command::StartShared(_) => {
-            let mut descriptors = descriptors;
-            // The file server ends when its socket closes; nothing here asks it for a file.
-            let _bounce_area_and_socket = descriptors.split_off(5);
-            start(control, descriptors)
         }
         other => unreachable!("{other:?} came first"),
     }
@@ -84,8 +90,15 @@ fn start(control: Control, descriptors: Vec<OwnedFd>) -> ExitCode {
         manners => {
             console.write_all(b"a console line\r\n").expect("a console");
             control.send(&running);
-            let manners = manners.iter().map(|word| Manners::named(word)).collect();
-            Guest::new(control, manners).serve();
+            let (carried, manners): (Vec<&str>, Vec<&str>) =
+                manners.iter().partition(|word| word.starts_with(CARRIED));
+            let carried = carried.iter().filter_map(|word| Carried::named(word)).collect();
+            let (later, now): (Vec<&str>, Vec<&str>) =
+                manners.iter().partition(|word| word.starts_with(LATER));
+            let later = later.iter().filter_map(|word| word.strip_prefix(LATER));
+            let later = later.map(str::to_owned).collect();
+            let manners = now.iter().map(|word| Manners::named(word)).collect();
+            Guest::new(control, manners, (carried, later)).serve();
         }
     }
     // Whoever sent something bad waits to be killed for it.

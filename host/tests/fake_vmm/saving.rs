@@ -12,20 +12,26 @@ use cloister_vmm::spec::extent_head;
 use crate::control::Control;
 use crate::guest::Manners;
 
-/// The state of a fake that goes on: an ordinary one.
-const STATE: &[u8] = b"070701ordinary";
+/// The state of a fake that goes on begins so: an ordinary one.
+const STATE: &str = "070701ordinary";
 const PAGE: u64 = 4096;
 /// Of every fake machine that is saved.
 const MEMORY: u64 = 64 << 20;
 
-/// Writes two pages of memory.
-pub(crate) fn save(control: &Control, manners: &HashSet<Manners>, descriptors: Vec<OwnedFd>) {
+/// Writes two pages of memory, and a state with `more` of the script of who goes on.
+pub(crate) fn save(
+    control: &Control,
+    manners: &HashSet<Manners>,
+    more: &str,
+    descriptors: Vec<OwnedFd>,
+) {
     let has = |manner| manners.contains(&manner);
     let [state, memory] = <[OwnedFd; 2]>::try_from(descriptors).expect("two descriptors");
     if has(Manners::EndsOnSave) {
         crate::end(control, ExitCode::Host);
     }
-    File::from(state).write_all(STATE).expect("a pipe");
+    let script = format!("{STATE}{more}");
+    File::from(state).write_all(script.as_bytes()).expect("a pipe");
     let mut memory = File::from(memory);
     let second = if has(Manners::SavesTwice) { 0 } else { MEMORY - PAGE };
     // Whoever finds something wrong reads no further.
@@ -37,6 +43,6 @@ pub(crate) fn save(control: &Control, manners: &HashSet<Manners>, descriptors: V
         memory.write_all(&extent_head(MEMORY, 0)).ok();
     }
     drop(memory);
-    let bytes = STATE.len() as u64 + u64::from(has(Manners::SavesMoreState));
+    let bytes = script.len() as u64 + u64::from(has(Manners::SavesMoreState));
     control.send(&Event::Saved { bytes });
 }

@@ -17,6 +17,7 @@ use super::machine::{shell, start};
 /// What the fake's guest has that goes on from a saved one.
 const CARRIED: [u32; 2] = [7, 900];
 const CARRIED_AGENT: u32 = 1;
+const CARRIED_SCRIPT: &str = "ordinary carried:1 carried:1.7 carried:1.900";
 const KILL: u8 = 9;
 
 fn sleeping() -> ExecSpec {
@@ -195,7 +196,7 @@ async fn a_detached_machine_can_be_powered_off() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_machine_that_goes_on_is_adopted() {
-    let installation = Installation::new("carried");
+    let installation = Installation::new(CARRIED_SCRIPT);
     let machine = start(&installation).await;
     let adopted = Adopted { agents: vec![agent(CARRIED_AGENT)], commands: CARRIED.to_vec() };
     let mut commands = machine.adopt(adopted).await.expect("commands");
@@ -228,7 +229,7 @@ async fn lists_that_no_machine_can_have_are_not_adopted() {
         Adopted { agents: Vec::new(), commands: (0..1000).collect() },
     ];
     for adopted in bad {
-        let installation = Installation::new("carried");
+        let installation = Installation::new(CARRIED_SCRIPT);
         let machine = start(&installation).await;
         let refused = machine.adopt(adopted).await.expect_err("refused");
         assert!(matches!(refused, MachineError::Unknown), "{refused:?}");

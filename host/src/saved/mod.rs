@@ -196,14 +196,18 @@ impl Work {
     /// Puts it into place: from then on it is there, whatever happens.
     ///
     /// # Errors
-    /// The file system refuses.
+    /// The file system refuses; nothing is there then.
     pub fn publish(self) -> Result<(), SavedError> {
         let saved = self.team.join(SAVED);
         let sync = |path: &Path| File::open(path).and_then(|folder| folder.sync_all());
         sync(&self.folder).map_err(wrap("write", &self.folder))?;
         remove(&saved)?;
         fs::rename(&self.folder, &saved).map_err(wrap("rename", &self.folder))?;
-        sync(&self.team).map_err(wrap("write", &self.team))
+        sync(&self.team).map_err(|source| {
+            // Whose team goes on must not leave what it was.
+            fs::remove_dir_all(&saved).ok();
+            wrap("write", &self.team)(source)
+        })
     }
 }
 

@@ -48,11 +48,26 @@ struct Still {
 /// Puts the team on the disk. The warden ends then, with the machine.
 ///
 /// # Errors
-/// Why not, for people; the team goes on then.
+/// Why not, for people; the team goes on then, or is paused as it was.
 pub(super) async fn suspend(team: &Rc<Team>, end_commands: bool) -> Result<(), String> {
     let _held = pause::hold(team).await?;
-    pause::go_on(team).await.map_err(|error| chain(&error))?;
+    let was_paused = team.machine.paused().is();
     refuse_visitors(team, end_commands)?;
+    pause::go_on(team).await.map_err(|error| chain(&error))?;
+    let kept = put_on_disk(team, end_commands).await;
+    if kept.is_err() && was_paused {
+        be_paused_again(team, &kept).await?;
+    }
+    kept
+}
+
+/// Pauses a team that was paused before. Why it could not be kept is more to know than why that fails.
+async fn be_paused_again(team: &Rc<Team>, kept: &Result<(), String>) -> Result<(), String> {
+    let paused = pause::again(team).await;
+    paused.map_err(|words| kept.clone().err().unwrap_or(words))
+}
+
+async fn put_on_disk(team: &Team, end_commands: bool) -> Result<(), String> {
     let work = Work::begin(&team.folder).map_err(|error| told(&error))?;
     let still = be_still(team).await?;
     // Some may have come while agents were waited for.
@@ -64,28 +79,42 @@ pub(super) async fn suspend(team: &Rc<Team>, end_commands: bool) -> Result<(), S
         Ok(stored) => write(team, work, stored)
             .await
             .and_then(|work| work.publish().map_err(|error| told(&error))),
-        Err(words) => Err(words),
+        Err(words) => {
+            // Before the machine goes on: it may have filled the disk, on which everything is recorded.
+            drop(work);
+            Err(words)
+        }
     };
     if let Err(words) = kept {
         go_on(team, still).await?;
         return Err(words);
     }
-    team.note(&Event::now("suspended", ""));
     // For good: what of it is in memory is not the team any more.
     team.stilled.replace(Some(still.calm));
     team.kept.send_replace(true);
+    team.note(&Event::now("suspended", ""));
     Ok(())
 }
 
-/// Keeps the team as the beginning of others, whose directories are there and whose locks the caller has.
+/// Keeps the team as the beginning of others, whose directories are there and whose locks the caller holds.
 ///
 /// # Errors
-/// Why not, for people. The team goes on, if its machine does.
+/// Why not, for people. The team goes on or is paused as before, if its machine does.
 pub(super) async fn checkpoint(team: &Rc<Team>, into: &[String]) -> Result<(), String> {
     refuse_shared(&team.plan.borrow())?;
     let _held = pause::hold(team).await?;
     let was_paused = team.machine.paused().is();
     pause::go_on(team).await.map_err(|error| chain(&error))?;
+    let kept = keep_for(team, into).await;
+    if was_paused {
+        be_paused_again(team, &kept).await?;
+    }
+    kept?;
+    team.note(&Event::now("checkpointed", into.join(", ")));
+    Ok(())
+}
+
+async fn keep_for(team: &Team, into: &[String]) -> Result<(), String> {
     let folders = into.iter().map(|name| team.state.team(name));
     let works = folders.map(|folder| Work::begin(&folder)).collect::<Result<Vec<_>, _>>();
     let works = works.map_err(|error| told(&error))?;
@@ -99,17 +128,17 @@ pub(super) async fn checkpoint(team: &Rc<Team>, into: &[String]) -> Result<(), S
         Ok(stored) => copy_volumes(team, into).await.map(|()| stored),
         Err(words) => Err(words),
     };
-    go_on(team, still).await?;
-    let result = match stored {
-        Ok(stored) => publish(team, works, stored).await,
-        Err(words) => Err(words),
+    let stored = match stored {
+        Ok(stored) => Ok((works, stored)),
+        Err(words) => {
+            // As in a suspension.
+            drop(works);
+            Err(words)
+        }
     };
-    if was_paused {
-        pause::again(team).await?;
-    }
-    result?;
-    team.note(&Event::now("checkpointed", into.join(", ")));
-    Ok(())
+    go_on(team, still).await?;
+    let (works, stored) = stored?;
+    publish(team, works, stored).await
 }
 
 /// Writes what was stored for the first, and shares it with the others.

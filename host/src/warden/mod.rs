@@ -256,10 +256,10 @@ async fn serve_to_the_end(
         take_back(&team).await;
         End::Asked
     };
+    // What is left to do at the end needs a machine that goes on. Whoever just puts the team on the disk is waited for.
+    let end = if matches!(end, End::Kept) || !pause::end(&team).await { End::Kept } else { end };
     let goes_to_disk = matches!(end, End::Kept);
     if !goes_to_disk {
-        // What is left to do at the end needs a machine that goes on.
-        pause::end(&team).await;
         team.stop_all().await;
     }
     agents.abort_all();

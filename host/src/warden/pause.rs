@@ -46,7 +46,10 @@ pub(super) async fn again(team: &Rc<Team>) -> Result<(), String> {
 /// The team ends; for people.
 pub(super) async fn hold(team: &Team) -> Result<Held<'_>, String> {
     let closed = team.pauses.0.lock().await;
-    if closed.0 { Err(format!("team {} ends", team.name)) } else { Ok(Held(closed)) }
+    if closed.0 || team.is_kept() {
+        return Err(format!("team {} ends", team.name));
+    }
+    Ok(Held(closed))
 }
 
 /// No other pause begins or ends.
@@ -59,18 +62,23 @@ pub(super) struct Held<'a>(
 /// # Errors
 /// Why not, for people.
 pub(super) async fn resume(team: &Rc<Team>) -> Result<(), String> {
-    let _held = team.pauses.0.lock().await;
+    let _held = hold(team).await?;
     go_on(team).await.map_err(|error| chain(&error))
 }
 
-/// The team ends: it is not paused from now on.
-pub(super) async fn end(team: &Rc<Team>) {
+/// The team ends: it is not paused from now on. `false`: it was put on the disk meanwhile; what of it is still in memory
+/// must do nothing more.
+pub(super) async fn end(team: &Rc<Team>) -> bool {
     let mut closed = team.pauses.0.lock().await;
     closed.0 = true;
+    if team.is_kept() {
+        return false;
+    }
     if let Err(error) = go_on(team).await {
         // It is killed then.
         tell_line(format_args!("cloister: {}", chain(&error)));
     }
+    true
 }
 
 /// Lets the machine go on, if it is paused.

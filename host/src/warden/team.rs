@@ -180,6 +180,11 @@ impl Team {
         }
     }
 
+    /// Whether it is on the disk, and no longer here.
+    pub(super) fn is_kept(&self) -> bool {
+        *self.kept.borrow()
+    }
+
     /// The number of the agent of this name.
     pub(super) fn find(&self, name: &str) -> Option<usize> {
         self.recipes.iter().position(|agent| agent.name == name)

@@ -64,11 +64,14 @@ pub enum Call {
         /// Whether commands that the team's agents did not start are ended for it.
         end_commands: bool,
     },
-    /// Keep the team as the beginning of others: [`Reply::Done`] once it is so.
+    /// Keep the team as the beginning of others: [`Call::Locks`] follow, and [`Reply::Done`] comes once it is so.
     Checkpoint {
-        /// Which: their directories are there, and the caller has their locks.
+        /// Which: their directories are there.
         into: Vec<String>,
     },
+    /// So many descriptors come with it: the next locks of the others. The warden holds them too while it writes there, so
+    /// nobody removes what it writes when the caller is killed.
+    Locks(u8),
     /// [`Reply::Usage`].
     Usage,
     /// [`Reply::Processes`].

@@ -1,9 +1,9 @@
 //! A command's calls to a team's warden.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::api::{Call, Reply, VERSION};
-use super::channel::{Channel, ChannelError};
+use super::channel::{Channel, ChannelError, MAX_DESCRIPTORS};
 use crate::state::{CONTROL, StateDir};
 
 /// A call that was made.
@@ -38,6 +38,18 @@ impl Connection {
     /// The warden has gone.
     pub async fn say(&mut self, call: &Call) -> Result<(), ChannelError> {
         self.channel.send(call, &[]).await
+    }
+
+    /// Hands over the locks of a [`Call::Checkpoint`].
+    ///
+    /// # Errors
+    /// The warden has gone.
+    pub async fn hand_over(&mut self, locks: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
+        for some in locks.chunks(MAX_DESCRIPTORS) {
+            let count = u8::try_from(some.len()).unwrap_or(u8::MAX);
+            self.channel.send(&Call::Locks(count), some).await?;
+        }
+        Ok(())
     }
 
     /// The descriptors that came with a reply.

@@ -1,5 +1,6 @@
 //! The warden's socket: each connection is served by a task of its own.
 
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use cloister_protocol::agent::Direction;
@@ -11,6 +12,8 @@ use super::channel::{Channel, ChannelError};
 use super::team::Team;
 use super::{keep, pause, policy, visit};
 use crate::audit::record::{By, Entry};
+use crate::cli::keep::MAX_FORKS;
+use crate::cli::teams::is_name;
 use crate::egress::ask::Question;
 use crate::egress::totals::Totals;
 use crate::report::{chain, tell_line};
@@ -82,7 +85,11 @@ async fn connection(team: Rc<Team>, stream: UnixStream) -> Result<(), ChannelErr
             reply(keep::suspend(&team, end_commands).await, channel).await
         }
         Some(Call::Checkpoint { into }) => {
-            reply(keep::checkpoint(&team, &into).await, channel).await
+            let locks = take_locks(&into, &mut channel).await?;
+            let done = keep::checkpoint(&team, &into).await;
+            // Before the caller knows, who may be about to take them again.
+            drop(locks);
+            reply(done, channel).await
         }
         Some(Call::Usage) => usage(&team, channel).await,
         Some(Call::Processes) => channel.send(&Reply::Processes(team.processes()), &[]).await,
@@ -92,10 +99,32 @@ async fn connection(team: Rc<Team>, stream: UnixStream) -> Result<(), ChannelErr
             channel.send(&answer(&team, by, number, yes, keep), &[]).await
         }
         Some(Call::ApplyPolicy { bytes }) => policy::apply(&team, by, bytes, channel).await,
-        Some(Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) | Call::Plan(_)) | None => {
-            Ok(())
+        Some(
+            Call::Hello { .. }
+            | Call::Signal(_)
+            | Call::Resize(_)
+            | Call::Plan(_)
+            | Call::Locks(_),
+        )
+        | None => Ok(()),
+    }
+}
+
+/// Takes the locks of teams that are to be made, whose names become parts of paths.
+async fn take_locks(into: &[String], channel: &mut Channel) -> Result<Vec<OwnedFd>, ChannelError> {
+    if into.len() > usize::from(MAX_FORKS) || !into.iter().all(|name| is_name(name)) {
+        return Err(ChannelError::Gone);
+    }
+    let mut locks = Vec::new();
+    while locks.len() < into.len() {
+        match channel.receive().await? {
+            Some(Call::Locks(count)) if count > 0 => {
+                locks.extend(channel.take_descriptors(usize::from(count))?);
+            }
+            _ => return Err(ChannelError::Gone),
         }
     }
+    Ok(locks)
 }
 
 /// Whether a call is one that a paused machine can't carry out.
@@ -106,7 +135,7 @@ const fn needs_the_machine(call: &Call) -> bool {
         Call::Order { agent: None, order: Order::Stop } => false,
         Call::Order { .. } => true,
         Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) | Call::Attach { .. } => false,
-        Call::Pause | Call::Resume | Call::Plan(_) => false,
+        Call::Pause | Call::Resume | Call::Plan(_) | Call::Locks(_) => false,
         // It goes on for that.
         Call::Suspend { .. } | Call::Checkpoint { .. } => false,
         Call::Processes | Call::Totals | Call::Questions | Call::Answer { .. } => false,
@@ -155,7 +184,7 @@ fn asked(call: &Call) -> Option<Entry> {
         }
         // Recorded when it is known what became of it.
         Call::ApplyPolicy { .. } | Call::Plan(_) | Call::Answer { .. } => return None,
-        Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) => return None,
+        Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) | Call::Locks(_) => return None,
         Call::Usage | Call::Processes | Call::Totals | Call::Questions => return None,
     })
 }
@@ -225,8 +254,9 @@ async fn obey(
         }
         // The machine goes with its agents; the answer is the end of the connection, and the lock.
         (None, Order::Stop) => {
-            pause::end(team).await;
-            team.stop_all().await;
+            if pause::end(team).await {
+                team.stop_all().await;
+            }
             team.ending.send_replace(true);
         }
         (None, order) => {

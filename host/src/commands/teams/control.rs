@@ -1,8 +1,7 @@
 //! `cloister stop`, `start`, `restart`, `pause`, `resume`, `down` and `rm`.
 
 use super::super::clean_up;
-use super::keep::is_kept;
-use super::up::{go_on, start_again};
+use super::up::{Ground, go_on, start_again};
 use super::{
     TeamError, check, check_alive, check_running, finish, open, open_and_sweep, runtime,
     true_status,
@@ -129,8 +128,13 @@ pub fn resume(arguments: &PauseArgs) -> u8 {
         // Reading a team file opens everything that it names.
         crate::warden::raise_open_files();
         let row = check(&state, &arguments.target.team, None)?;
-        if arguments.target.agent.is_none() && is_kept(&state, &row)? {
-            return go_on(&state, &row);
+        let is_kept = true_status(&state, &row)? == TeamStatus::Suspended;
+        if arguments.target.agent.is_none() && is_kept {
+            return Ok(match go_on(&state, &row, &mut Ground::new()?)? {
+                None => exit_codes::OK,
+                // It came too late: the team runs, and nothing of it is on the disk any more.
+                Some(signal) => exit_codes::of_signal(signal),
+            });
         }
         say(arguments, &Call::Resume).map(|()| exit_codes::OK)
     }))
@@ -184,7 +188,17 @@ pub(super) fn stop_team(state: &StateDir, team: &str) -> Result<(), TeamError> {
 
 /// Removes what is left of a team that does not run.
 fn remove(state: &StateDir, row: &TeamRow) -> Result<(), TeamError> {
-    let lock = state.lock(&row.name)?.ok_or_else(|| TeamError::Runs(row.name.clone()))?;
+    let lock = match state.lock(&row.name)? {
+        Some(lock) => lock,
+        None if Db::open(state)?.team(&row.name)?.status.is_alive() => {
+            return Err(TeamError::Runs(row.name.clone()));
+        }
+        None => {
+            // Its warden has said that it ends, and does.
+            state.await_end(&row.name)?;
+            state.lock(&row.name)?.ok_or_else(|| TeamError::Runs(row.name.clone()))?
+        }
+    };
     // Before anything goes. The log itself stays.
     let mut audit = audit::open(state, &row.name)?;
     audit.append_last(Entry::new("removed", row.status.word()).by_me())?;

@@ -1,7 +1,9 @@
 //! `cloister suspend`, `checkpoint` and `fork`, and `resume` of what they leave on the disk.
 
+use std::os::fd::AsFd as _;
+
 use super::control::sweep_groups;
-use super::up::go_on;
+use super::up::{Ground, go_on, interrupted};
 use super::{
     TeamError, check, check_alive, finish, open, open_and_sweep, print, runtime, true_status,
 };
@@ -52,34 +54,43 @@ fn put_on_disk(arguments: &SuspendArgs) -> Result<(), TeamError> {
     }
 }
 
-/// Whether a team can go on from the disk: it was suspended, or its warden ended just when it was.
-pub(super) fn is_kept(state: &StateDir, row: &TeamRow) -> Result<bool, TeamError> {
-    let status = true_status(state, row)?;
-    Ok(status == TeamStatus::Suspended
-        || status == TeamStatus::Crashed && saved::is_there(&state.team(&row.name)))
-}
-
 /// Keeps a team as the beginning of others.
 #[must_use]
 pub fn checkpoint(arguments: &CheckpointArgs) -> u8 {
-    finish(keep(&arguments.keep).and_then(|(_, names)| tell(&names)))
+    let kept = Ground::new().and_then(|mut ground| keep(&arguments.keep, &mut ground));
+    finish(kept.and_then(|(_, names)| tell(&names)))
 }
 
 /// Has others go on from where a team is.
 #[must_use]
 pub fn fork(arguments: &ForkArgs) -> u8 {
-    let (state, names) = match keep(&arguments.keep) {
+    let made = Ground::new().and_then(|mut ground| {
+        let (state, names) = keep(&arguments.keep, &mut ground)?;
+        Ok((state, names, ground))
+    });
+    let (state, names, mut ground) = match made {
         Ok(made) => made,
         Err(error) => return finish(Err(error)),
     };
     // Reading a team file opens everything that it names.
     crate::warden::raise_open_files();
-    let begin = |name: &String| {
-        let gone_on = check(&state, name, None).and_then(|row| go_on(&state, &row));
-        finish(gone_on.and_then(|_| tell(std::slice::from_ref(name))))
-    };
-    // Whatever becomes of the others.
-    names.iter().map(begin).max().unwrap_or(exit_codes::OK)
+    let mut code = exit_codes::OK;
+    for name in &names {
+        let mut begin = || {
+            let row = check(&state, name, None)?;
+            let signal = go_on(&state, &row, &mut ground)?;
+            tell(std::slice::from_ref(name))?;
+            Ok(signal.or_else(|| ground.came()))
+        };
+        // Whatever becomes of the others.
+        match begin() {
+            Ok(None) => {}
+            Ok(Some(signal)) => return finish(Err(interrupted(signal))),
+            Err(error @ TeamError::Starting { .. }) => return finish(Err(error)),
+            Err(error) => code = code.max(finish(Err(error))),
+        }
+    }
+    code
 }
 
 fn tell(names: &[String]) -> Result<u8, TeamError> {
@@ -94,31 +105,47 @@ struct New {
     lock: TeamLock,
 }
 
-/// Makes suspended teams of another; their names.
-fn keep(arguments: &KeepArgs) -> Result<(StateDir, Vec<String>), TeamError> {
+/// Makes suspended teams of another; their names. A signal that comes before they are made has everything taken back.
+fn keep(
+    arguments: &KeepArgs,
+    ground: &mut Ground,
+) -> Result<(StateDir, Vec<String>), TeamError> {
     if arguments.target.agent.is_some() || arguments.new.agent.is_some() {
         return Err(TeamError::WholeTeam);
     }
     let state = open_and_sweep(&arguments.state)?;
     let source = check(&state, &arguments.target.team, None)?;
-    let is_kept = is_kept(&state, &source)?;
+    let is_kept = true_status(&state, &source)? == TeamStatus::Suspended;
     if !is_kept {
         check_alive(&state, &source.name, None)?;
     }
     let names = names(arguments)?;
+    let db = Db::open(&state)?;
     for name in &names {
-        refuse_remains(&source.origin, name)?;
+        match db.team(name) {
+            Err(StateError::NoTeam(_)) => refuse_remains(&source.origin, name)?,
+            Ok(_) => return Err(StateError::Exists(name.clone()).into()),
+            Err(error) => return Err(error.into()),
+        }
     }
+    // A lock for each.
+    crate::warden::raise_open_files();
     let mut new = Vec::new();
     let made = names.iter().try_for_each(|name| {
         new.push(begin(&state, &source, name, arguments.with_secrets)?);
         Ok(())
     });
     let made = made.and_then(|()| {
-        if is_kept { copy(&state, &source, &names) } else { ask(&state, &source, &names) }
+        if is_kept { copy(&state, &source, &names) } else { ask(&state, &source, &new, ground) }
     });
-    match made.and_then(|()| new.iter().try_for_each(|one| complete(&state, one))) {
+    let made = made.and_then(|()| match ground.came() {
+        None => new.iter().try_for_each(|one| complete(&state, one)),
+        Some(signal) => Err(interrupted(signal)),
+    });
+    match made {
         Ok(()) => Ok((state, names)),
+        // The warden still writes there, and has the locks.
+        Err(error @ TeamError::Keeping { .. }) => Err(error),
         Err(error) => {
             new.into_iter().for_each(|one| take_back(&state, one));
             Err(error)
@@ -175,13 +202,39 @@ fn begin(
 }
 
 /// Has a team's warden keep it for the others.
-fn ask(state: &StateDir, source: &TeamRow, names: &[String]) -> Result<(), TeamError> {
-    runtime()?.block_on(async {
-        let call = Call::Checkpoint { into: names.to_vec() };
+fn ask(
+    state: &StateDir,
+    source: &TeamRow,
+    new: &[New],
+    ground: &mut Ground,
+) -> Result<(), TeamError> {
+    let Ground { runtime, signals } = ground;
+    runtime.block_on(async {
+        let into = new.iter().map(|one| one.name.clone()).collect();
+        let call = Call::Checkpoint { into };
         let mut connection = Connection::call(state, &source.name, &call).await?;
-        match connection.reply().await? {
-            Reply::Done => Ok(()),
+        let locks: Vec<_> = new.iter().map(|one| one.lock.as_fd()).collect();
+        connection.hand_over(&locks).await?;
+        let mut early = None;
+        let reply = tokio::select! {
+            reply = connection.reply() => reply,
+            signal = signals.end() => {
+                early = Some(signal);
+                let team = &source.name;
+                tell_line(format_args!(
+                    "cloister: it is taken back when team {team} goes on; once more to leave that to its warden"
+                ));
+                tokio::select! {
+                    reply = connection.reply() => reply,
+                    signal = signals.end() => {
+                        return Err(TeamError::Keeping { team: team.clone(), signal });
+                    }
+                }
+            }
+        };
+        match reply? {
             Reply::Refused { words } => Err(TeamError::Refused(words)),
+            Reply::Done => early.map_or(Ok(()), |signal| Err(interrupted(signal))),
             _ => Err(ChannelError::Gone.into()),
         }
     })

@@ -28,6 +28,7 @@ use crate::audit::AuditError;
 use crate::cli::teams::StateArgs;
 use crate::exit_codes;
 use crate::report::{describe, tell_line};
+use crate::saved;
 use crate::state::db::Db;
 use crate::state::rows::{TeamRow, TeamStatus};
 use crate::state::{StateDir, StateError};
@@ -63,6 +64,10 @@ pub(crate) enum TeamError {
     CopySides,
     #[error("ended by signal {signal}, while the start of team {team} was taken back")]
     Left { team: String, signal: u8 },
+    #[error("ended by signal {signal}, while team {team} was starting")]
+    Starting { team: String, signal: u8 },
+    #[error("ended by signal {signal}, while team {team} was being kept")]
+    Keeping { team: String, signal: u8 },
     #[error("can't set up {what}")]
     Setup {
         what: &'static str,
@@ -96,6 +101,9 @@ impl TeamError {
             Self::Left { .. } => Some(
                 "its warden goes on with that: `cloister ps -a` tells, and `cloister rm` removes the rest",
             ),
+            Self::Starting { .. } | Self::Keeping { .. } => {
+                Some("its warden goes on with that: `cloister ps -a` tells")
+            }
             Self::Runs(_) => Some("`cloister down` stops and removes it"),
             Self::NoAgent { .. } => Some("`cloister ps` lists its agents"),
             Self::Channel(ChannelError::Connect(_) | ChannelError::Gone) => {
@@ -153,10 +161,12 @@ fn runtime() -> Result<tokio::runtime::Runtime, TeamError> {
         .map_err(|source| TeamError::Setup { what: "the runtime", source })
 }
 
-/// How a team stands: what its warden said, unless it is gone without a word.
+/// How a team stands: what its warden said, unless it is gone without a word. What is kept of it then is what it can go
+/// on from: a team that runs has nothing there.
 fn true_status(state: &StateDir, row: &TeamRow) -> Result<TeamStatus, StateError> {
     if row.status.is_alive() && !state.is_locked(&row.name)? {
-        return Ok(TeamStatus::Crashed);
+        let kept = saved::is_there(&state.team(&row.name));
+        return Ok(if kept { TeamStatus::Suspended } else { TeamStatus::Crashed });
     }
     Ok(row.status)
 }

@@ -14,7 +14,8 @@ use super::{TeamError, finish, open_and_sweep, runtime};
 use crate::cli::teams::{UpArgs, WardenArgs};
 use crate::exit_codes;
 use crate::launch::jail::LimitsWish;
-use crate::report::tell_line;
+use crate::report::{describe, tell_line};
+use crate::saved::{self, SavedError};
 use crate::signals::Signals;
 use crate::state::db::Db;
 use crate::state::rows::{AgentRow, AgentStatus, TeamRow};
@@ -30,6 +31,8 @@ use super::resolve::{self, Prepared};
 
 /// A sign of life, how often it turns.
 const TURN: Duration = Duration::from_millis(100);
+/// How long the runtime may take to tell of a signal that has come.
+const GLANCE: Duration = Duration::from_millis(1);
 
 /// Starts a team.
 #[must_use]
@@ -85,7 +88,7 @@ fn add(state: &StateDir, prepared: &Prepared) -> Result<TeamLock, TeamError> {
     }
 }
 
-fn interrupted(signal: u8) -> TeamError {
+pub(super) fn interrupted(signal: u8) -> TeamError {
     TeamError::Told(format!("cloister: ended by signal {signal}"))
 }
 
@@ -103,19 +106,26 @@ fn stop(state: &StateDir, name: &str, ground: &Ground) -> Result<(), TeamError> 
 
 /// What a command that starts a team stands on, to its end: a signal that comes between two of its stages is heard in the
 /// next.
-struct Ground {
-    runtime: Runtime,
-    signals: Signals,
+pub(super) struct Ground {
+    pub(super) runtime: Runtime,
+    pub(super) signals: Signals,
 }
 
 impl Ground {
-    fn new() -> Result<Self, TeamError> {
+    pub(super) fn new() -> Result<Self, TeamError> {
         let runtime = runtime()?;
         let signals = {
             let _inside = runtime.enter();
             Signals::listen().map_err(setup("the signal handlers"))?
         };
         Ok(Self { runtime, signals })
+    }
+
+    /// A signal that came while nobody waited for one.
+    pub(super) fn came(&mut self) -> Option<u8> {
+        let Self { runtime, signals } = self;
+        let came = async { tokio::time::timeout(GLANCE, signals.end()).await };
+        runtime.block_on(came).ok()
     }
 }
 
@@ -138,16 +148,24 @@ pub(super) fn start_again(state: &StateDir, row: &TeamRow) -> Result<u8, TeamErr
     Ok(exit_codes::OK)
 }
 
-/// Has a team go on from the disk. Its file is read again, and only egress rules may have changed.
-pub(super) fn go_on(state: &StateDir, row: &TeamRow) -> Result<u8, TeamError> {
+/// Has a team go on from the disk. Its file is read again, and only egress rules may have changed. A signal that comes when
+/// it runs leaves it running: nothing of it is on the disk any more.
+pub(super) fn go_on(
+    state: &StateDir,
+    row: &TeamRow,
+    ground: &mut Ground,
+) -> Result<Option<u8>, TeamError> {
     let prepared = resolve::prepare(row.origin.clone())?;
     warn(&prepared);
-    let mut ground = Ground::new()?;
     let lock = state.lock(&row.name)?.ok_or_else(|| TeamError::Runs(row.name.clone()))?;
+    let folder = state.team(&row.name);
+    if !saved::is_there(&folder) {
+        // Another command was faster.
+        let error = SavedError::Missing(folder);
+        return Err(TeamError::Told(describe(&error, Some(error.remedy()))));
+    }
     Db::open(state)?.go_on(&row.name, &prepared.origin)?;
-    // A signal that comes when it runs leaves it running: nothing of it is on the disk any more.
-    begin(state, &prepared, (lock, true), &mut ground)?;
-    Ok(exit_codes::OK)
+    begin(state, &prepared, (lock, true), ground)
 }
 
 /// Nobody observes without knowing it.
@@ -185,7 +203,11 @@ fn begin(
                     given_up = starter.give_up() => given_up,
                     // Whoever asks again does not wait for a guest that does not answer.
                     signal = signals.end() => {
-                        return Err(TeamError::Left { team: name.clone(), signal });
+                        let team = name.clone();
+                        return Err(match kept {
+                            true => TeamError::Starting { team, signal },
+                            false => TeamError::Left { team, signal },
+                        });
                     }
                 };
                 if let Ok(Started::Running) = given_up {
@@ -236,7 +258,7 @@ fn take_back(state: &StateDir, prepared: &Prepared) {
         Db::open(state)?.remove(name)
     });
     if let Err(error) = removed {
-        tell_line(crate::report::describe(&error, Some(error.remedy())));
+        tell_line(describe(&error, Some(error.remedy())));
     }
 }
 
@@ -318,7 +340,7 @@ pub fn warden(arguments: WardenArgs, limits: LimitsWish) -> u8 {
     let state = match StateDir::open(Some(&arguments.state)) {
         Ok(state) => state,
         Err(error) => {
-            tell_line(crate::report::describe(&error, Some(error.remedy())));
+            tell_line(describe(&error, Some(error.remedy())));
             return exit_codes::FAILED;
         }
     };

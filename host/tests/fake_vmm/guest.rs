@@ -60,6 +60,8 @@ pub(crate) enum Manners {
     SavesHalf,
     /// Writes a page of its memory twice.
     SavesTwice,
+    /// Has more memory to write than two pages.
+    SavesMuch,
     /// Ends when it is to be saved.
     EndsOnSave,
     /// Answers a command with words that would steer a terminal.
@@ -103,6 +105,7 @@ impl Manners {
             "saves-more-state" => Self::SavesMoreState,
             "saves-half" => Self::SavesHalf,
             "saves-twice" => Self::SavesTwice,
+            "saves-much" => Self::SavesMuch,
             "ends-on-save" => Self::EndsOnSave,
             "rude-failure" => Self::RudeFailure,
             "detached-unasked" => Self::DetachedUnasked,
@@ -121,8 +124,9 @@ impl Manners {
 
 #[derive(Clone)]
 pub(crate) struct Guest {
-    control: Control,
+    pub(crate) control: Control,
     manners: Arc<HashSet<Manners>>,
+    pub(crate) memory_bytes: u64,
     /// Who waits for an answer to a connection.
     connects: Arc<Mutex<HashMap<u32, Sender<Option<OwnedFd>>>>>,
     pub(crate) running: Arc<Mutex<HashMap<u32, Pid>>>,
@@ -140,11 +144,13 @@ impl Guest {
     pub(crate) fn new(
         control: Control,
         manners: HashSet<Manners>,
+        memory_bytes: u64,
         (carried, later): (Vec<Carried>, Vec<String>),
     ) -> Self {
         Self {
             control,
             manners: Arc::new(manners),
+            memory_bytes,
             connects: Arc::default(),
             running: Arc::default(),
             terminals: Arc::default(),
@@ -189,8 +195,7 @@ impl Guest {
                 }
                 Command::Connect { id, .. } => self.control.send(&VmmEvent::Refused { id }),
                 Command::SaveWhole => {
-                    let more = self.as_carried();
-                    crate::saving::save(&self.control, &self.manners, &more, descriptors);
+                    crate::saving::save(&self, descriptors);
                 }
                 Command::Stop => crate::end(&self.control, ExitCode::Stopped),
                 Command::Start(_)

@@ -9,12 +9,14 @@ mod detach;
 mod guest;
 mod saving;
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 use std::process::{ExitCode, exit};
 
 use cloister_vmm::control::{Command, Event, ProbeReport, ProbeVerdict, StartTimes};
 use cloister_vmm::exit::{self as vmm_exit, Exit};
+use cloister_vmm::spec::SavedSpec;
 use control::Control;
 use detach::{CARRIED, Carried};
 use guest::{Guest, Manners};
@@ -23,6 +25,12 @@ use guest::{Guest, Manners};
 const LATER: &str = "later-";
 
 fn main() -> ExitCode {
+    // What is found wrong in any thread is told as the machine's end.
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |what| {
+        tell(what);
+        exit(101);
+    }));
     let control = Control::inherited();
     let (command, descriptors) = control.receive().expect("a first command");
     match command {
@@ -32,33 +40,35 @@ fn main() -> ExitCode {
             control.send(&Event::Probed(report));
             ExitCode::SUCCESS
         }
-        Command::Start(_) => start(control, descriptors),
+        Command::Start(vm) => start(control, descriptors, vm.memory_bytes()),
         // What comes after these are the bounce area and the socket of a file server, which ends when that closes; nothing
         // here asks it for a file.
-        Command::StartSavable(_) | Command::StartShared(_) => {
+        Command::StartSavable(SavedSpec { vm, .. }) | Command::StartShared(vm) => {
             let mut descriptors = descriptors;
             let _shares = descriptors.split_off(5);
-            start(control, descriptors)
+            start(control, descriptors, vm.memory_bytes())
         }
-        Command::ForkSavable(..) => {
+        Command::ForkSavable(SavedSpec { vm, .. }, _) => {
             let mut descriptors = descriptors;
             let _shares = descriptors.split_off(4);
             let [kvm, memory, state, console] =
                 <[OwnedFd; 4]>::try_from(descriptors).expect("four descriptors");
             // The script is in the state then.
             let kernel = state.try_clone().expect("a second handle");
-            start(control, vec![kvm, memory, kernel, state, console])
+            start(control, vec![kvm, memory, kernel, state, console], vm.memory_bytes())
         }
         other => unreachable!("{other:?} came first"),
     }
 }
 
-fn start(control: Control, descriptors: Vec<OwnedFd>) -> ExitCode {
+fn start(control: Control, descriptors: Vec<OwnedFd>, memory_bytes: u64) -> ExitCode {
     let [_kvm, _memory, _kernel, root, console] =
         <[OwnedFd; 5]>::try_from(descriptors).expect("five descriptors");
-    let mut script = String::new();
-    // Without asking for its size: in a jail that call would be the last.
-    std::fs::File::from(root).take(4096).read_to_string(&mut script).expect("a script");
+    let mut script = vec![0; 4096];
+    // Without asking for its size: in a jail that call would be the last. Who handed it over may have left it at its end.
+    let length = std::fs::File::from(root).read_at(&mut script, 0).expect("a script");
+    script.truncate(length);
+    let script = String::from_utf8(script).expect("a script");
     let script = script.trim_start_matches("070701").trim().to_owned();
     let words: Vec<&str> = script.split_whitespace().collect();
     let mut console = std::fs::File::from(console);
@@ -98,7 +108,7 @@ fn start(control: Control, descriptors: Vec<OwnedFd>) -> ExitCode {
             let later = later.iter().filter_map(|word| word.strip_prefix(LATER));
             let later = later.map(str::to_owned).collect();
             let manners = now.iter().map(|word| Manners::named(word)).collect();
-            Guest::new(control, manners, (carried, later)).serve();
+            Guest::new(control, manners, memory_bytes, (carried, later)).serve();
         }
     }
     // Whoever sent something bad waits to be killed for it.

@@ -55,6 +55,11 @@ pub struct Life {
     pub left_ms: Option<u64>,
     /// Bytes that it has sent and received of its quota.
     pub used: (u64, u64),
+    /// Whether its container was made with a way outside, and whether with the authority's certificate: whatever the
+    /// rules are by now, it has what it was made with.
+    pub has_network: bool,
+    /// See there.
+    pub trusts: bool,
 }
 
 /// What an agent does.

@@ -71,6 +71,23 @@ pub fn remove(place: &Path, team: &str) -> io::Result<()> {
     }
 }
 
+/// Removes the volumes of a team in which nothing is, as a start that failed leaves them.
+///
+/// # Errors
+/// A name is none.
+pub fn remove_empty(place: &Path, team: &str) -> io::Result<()> {
+    let team = place.join(checked(team)?);
+    let Ok(volumes) = std::fs::read_dir(&team) else {
+        return Ok(());
+    };
+    // The kernel refuses where something is, and what is no directory.
+    for volume in volumes.flatten() {
+        std::fs::remove_dir(volume.path()).ok();
+    }
+    std::fs::remove_dir(&team).ok();
+    Ok(())
+}
+
 fn sub(directory: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
     match sys::mkdirat(directory, name, Mode::from_raw_mode(PRIVATE)) {
         Ok(()) | Err(Errno::EXIST) => {}
@@ -106,6 +123,12 @@ mod tests {
         let mode = fs::metadata(place.join("team/cache")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, PRIVATE);
         drop(open_or_make(&place, "other", "cache").unwrap());
+        remove_empty(&place, "team").unwrap();
+        assert!(place.join("team/cache/f").exists());
+        drop(open_or_make(&place, "new", "cache").unwrap());
+        remove_empty(&place, "new").unwrap();
+        remove_empty(&place, "new").unwrap();
+        assert!(!place.join("new").exists() && remove_empty(&place, "..").is_err());
         remove(&place, "team").unwrap();
         remove(&place, "team").unwrap();
         assert!(!place.join("team").exists() && place.join("other/cache").exists());

@@ -56,11 +56,11 @@ pub(super) async fn start_team(
         discarded.map_err(|error| WardenError::Team(describe(&error, Some(error.remedy()))))?;
         None
     };
-    let old = kept.as_ref().map(|kept| &kept.record.plan);
+    let old = kept.as_ref().map(|kept| &kept.record);
     let mut recipe =
         (job.resolve)(row, &handed.plan, handed.descriptors, old).map_err(WardenError::Team)?;
     if let Some(old) = old {
-        carry::check(old, &recipe.plan).map_err(WardenError::Team)?;
+        carry::check(&old.plan, &recipe.plan).map_err(WardenError::Team)?;
     }
     for entry in std::mem::take(&mut recipe.record) {
         audit.note(entry);

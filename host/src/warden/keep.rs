@@ -179,7 +179,7 @@ fn record(team: &Team) -> Result<Record, String> {
         version: saved::VERSION,
         at_ms: now_ms(),
         plan: team.plan.borrow().clone(),
-        agents: team.lives.kept(&team.rows.borrow(), &used),
+        agents: team.lives.kept((&team.rows.borrow(), &team.recipes), &used),
         authority: sealed.transpose()?,
         digests: Digests::default(),
     })

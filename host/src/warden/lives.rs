@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::agent::{Begin, Next};
 use super::output::Pump;
+use super::recipe::AgentRecipe;
 use crate::machine::Command;
 use crate::saved::{Life, Phase};
 use crate::state::rows::AgentRow;
@@ -79,15 +80,19 @@ impl Lives {
         running.collect()
     }
 
-    /// As they are kept; `rows` are the agents', `used` what they have used of their quotas.
-    pub(super) fn kept(&self, rows: &[AgentRow], used: &[(u64, u64)]) -> Vec<Life> {
+    /// As they are kept; `rows` and `recipes` are the agents', `used` what they have used of their quotas.
+    pub(super) fn kept(
+        &self,
+        (rows, recipes): (&[AgentRow], &[AgentRecipe]),
+        used: &[(u64, u64)],
+    ) -> Vec<Life> {
         let now = Instant::now();
         let left = |end: Instant| {
             u64::try_from(end.saturating_duration_since(now).as_millis()).unwrap_or(u64::MAX)
         };
         let all = self.0.borrow();
         let used = used.iter().copied().chain(std::iter::repeat((0, 0)));
-        let life = |((row, one), used): ((&AgentRow, &One), (u64, u64))| Life {
+        let life = |(((row, recipe), one), used): (((&AgentRow, &AgentRecipe), &One), _)| Life {
             row: row.clone(),
             phase: match one.doing {
                 Doing::Waiting => Phase::Waiting,
@@ -99,8 +104,10 @@ impl Lives {
             restarts: one.restarts,
             left_ms: one.deadline.map(left),
             used,
+            has_network: recipe.spec.egress.is_some(),
+            trusts: recipe.trusts,
         };
-        rows.iter().zip(all.iter()).zip(used).map(life).collect()
+        rows.iter().zip(recipes).zip(all.iter()).zip(used).map(life).collect()
     }
 }
 
@@ -116,4 +123,41 @@ pub(super) fn begin(life: &Life, command: Option<Command>) -> Begin {
     let deadline =
         life.left_ms.and_then(|left| Instant::now().checked_add(Duration::from_millis(left)));
     Begin { next, deadline, restarts: life.restarts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(phase: Phase, left_ms: Option<u64>) -> Life {
+        let row = AgentRow::new("a".into(), "tools".into());
+        Life { row, phase, restarts: 3, left_ms, used: (0, 0), has_network: false, trusts: false }
+    }
+
+    #[test]
+    fn an_agent_begins_where_it_was() {
+        let next = |phase| begin(&life(phase, None), None).next;
+        assert!(matches!(next(Phase::Waiting), Next::Wait));
+        assert!(matches!(next(Phase::Starting), Next::Live));
+        assert!(matches!(next(Phase::Resting), Next::Rest));
+        let back_off = next(Phase::BackOff { left_ms: 1500 });
+        assert!(matches!(back_off, Next::BackOff(wait) if wait == Duration::from_millis(1500)));
+        // Its command is not there.
+        assert!(matches!(next(Phase::Running { command: 7 }), Next::Rest));
+    }
+
+    #[test]
+    fn what_is_left_of_a_time_limit_goes_on() {
+        let begun = begin(&life(Phase::Starting, Some(60_000)), None);
+        let left = begun.deadline.unwrap().saturating_duration_since(Instant::now());
+        assert!(left <= Duration::from_secs(60) && left > Duration::from_secs(50), "{left:?}");
+        assert_eq!(begun.restarts, 3);
+        assert!(begin(&life(Phase::Waiting, None), None).deadline.is_none());
+        // One of a record that nobody can have written ends nothing too early.
+        assert!(
+            begin(&life(Phase::Waiting, Some(u64::MAX)), None)
+                .deadline
+                .is_none_or(|end| end > Instant::now())
+        );
+    }
 }

@@ -68,12 +68,11 @@ use crate::audit::record::Entry;
 use crate::exit_codes;
 use crate::machine::MachineEnd;
 use crate::report::{chain, describe, tell_line};
-use crate::saved;
+use crate::saved::{self, Record};
 use crate::signals::Signals;
 use crate::state::db::Db;
 use crate::state::rows::{TeamRow, TeamStatus};
 use crate::state::{CONTROL, StateDir, StateError, TeamLock};
-use crate::team::plan::Plan;
 
 pub(crate) use start::PART;
 pub use start::{Started, Starter, start};
@@ -108,9 +107,9 @@ pub enum WardenError {
 }
 
 /// From a team's row, and the plan with its descriptors that was handed over, to something that can
-/// run; or why not, in words. Of a team that was kept also what it was started with: its containers are of that.
+/// run; or why not, in words. Of a team that was kept also what it was: its containers are of that.
 pub type Resolve<'a> =
-    dyn Fn(&TeamRow, &[u8], Vec<OwnedFd>, Option<&Plan>) -> Result<Recipe, String> + 'a;
+    dyn Fn(&TeamRow, &[u8], Vec<OwnedFd>, Option<&Record>) -> Result<Recipe, String> + 'a;
 
 /// What a warden needs: the row says what to run, `resolve` makes it ready.
 pub struct Job<'a> {

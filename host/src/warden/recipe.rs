@@ -55,6 +55,8 @@ pub struct AgentRecipe {
     pub outputs: Vec<Output>,
     /// What it may reach outside.
     pub egress: Policy,
+    /// Whether its container has the certificate of the team's authority.
+    pub trusts: bool,
     /// Whom its image trusts, if streams of it are opened.
     pub trusted: Option<Trusted>,
 }

@@ -100,11 +100,7 @@ async fn connection(team: Rc<Team>, stream: UnixStream) -> Result<(), ChannelErr
         }
         Some(Call::ApplyPolicy { bytes }) => policy::apply(&team, by, bytes, channel).await,
         Some(
-            Call::Hello { .. }
-            | Call::Signal(_)
-            | Call::Resize(_)
-            | Call::Plan(_)
-            | Call::Locks(_),
+            Call::Hello { .. } | Call::Signal(_) | Call::Resize(_) | Call::Plan(_) | Call::Locks(_),
         )
         | None => Ok(()),
     }

@@ -106,10 +106,7 @@ struct New {
 }
 
 /// Makes suspended teams of another; their names. A signal that comes before they are made has everything taken back.
-fn keep(
-    arguments: &KeepArgs,
-    ground: &mut Ground,
-) -> Result<(StateDir, Vec<String>), TeamError> {
+fn keep(arguments: &KeepArgs, ground: &mut Ground) -> Result<(StateDir, Vec<String>), TeamError> {
     if arguments.target.agent.is_some() || arguments.new.agent.is_some() {
         return Err(TeamError::WholeTeam);
     }

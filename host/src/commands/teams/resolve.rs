@@ -23,6 +23,7 @@ use crate::launch::shares::Share;
 use crate::machine::{ExecSpec, StdioSpec, default_environment, set_variable};
 use crate::pool;
 use crate::report::describe;
+use crate::saved::{Life, Record};
 use crate::state::rows::{AgentRow, Origin, TeamRow};
 use crate::team::inside::{certificates_of, java_stores_of};
 use crate::team::load::load_for_me;
@@ -129,7 +130,7 @@ pub(super) fn recipe(
     plan: &[u8],
     descriptors: Vec<OwnedFd>,
     limits: LimitsWish,
-    kept: Option<&Plan>,
+    kept: Option<&Record>,
 ) -> Result<Recipe, String> {
     let bytes = plan;
     let plan: Plan = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
@@ -189,7 +190,7 @@ struct Cook<'a> {
     shares: Vec<Share>,
     /// Whether the team is a fork of its file's.
     forked: bool,
-    kept: Option<&'a Plan>,
+    kept: Option<&'a Record>,
 }
 
 impl Cook<'_> {
@@ -212,10 +213,10 @@ impl Cook<'_> {
         let limit = agent.limits.time_limit_ms.value.map(Duration::from_millis);
         let egress = self.policy(agent);
         let mut inspects = egress.inspects_any();
-        if let Some(old) = self.kept_policy(agent) {
-            fits(&agent.name.value, &old, &egress)?;
-            inspects = old.inspects_any();
-            spec.egress = spec.egress.or_else(|| old.for_guest().map(|_| Egress::default()));
+        if let Some(life) = self.kept_life(agent) {
+            fits(life, &egress)?;
+            inspects = life.trusts;
+            spec.egress = spec.egress.or_else(|| life.has_network.then(Egress::default));
         }
         Ok(AgentRecipe {
             name: agent.name.value.clone(),
@@ -233,6 +234,7 @@ impl Cook<'_> {
             after: self.dependencies(agent),
             outputs: self.outputs(agent)?,
             time_limit: limit,
+            trusts: inspects,
             trusted: inspects.then(|| self.trusted(agent)).transpose()?,
             egress,
         })
@@ -243,12 +245,9 @@ impl Cook<'_> {
         Policy::new(agent.egress.clone()).observing(observes).bounded(agent.egress_quota.value)
     }
 
-    /// The rules that an agent's container was made with, if it was kept.
-    fn kept_policy(&self, agent: &plan::Agent) -> Option<Policy> {
-        let kept = self.kept?;
-        let old = kept.agents.iter().find(|old| old.name.value == agent.name.value)?;
-        let observes = kept.egress_mode.value.observes();
-        Some(Policy::new(old.egress.clone()).observing(observes))
+    /// Where an agent was, if it was kept.
+    fn kept_life(&self, agent: &plan::Agent) -> Option<&Life> {
+        self.kept?.agents.iter().find(|old| old.row.name == agent.name.value)
     }
 
     /// Whom an agent's image trusts.
@@ -361,11 +360,12 @@ impl Cook<'_> {
     }
 }
 
-/// Whether a container that was made with the old rules can do with the new.
-fn fits(agent: &str, old: &Policy, new: &Policy) -> Result<(), String> {
-    let what = if old.for_guest().is_none() && new.for_guest().is_some() {
+/// Whether a container that was made before can do with the rules.
+fn fits(life: &Life, new: &Policy) -> Result<(), String> {
+    let agent = &life.row.name;
+    let what = if !life.has_network && new.for_guest().is_some() {
         "had no egress rules"
-    } else if new.inspects_any() && !old.inspects_any() {
+    } else if new.inspects_any() && !life.trusts {
         "had no egress rules that look at requests"
     } else {
         return Ok(());

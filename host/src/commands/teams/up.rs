@@ -15,12 +15,12 @@ use crate::cli::teams::{UpArgs, WardenArgs};
 use crate::exit_codes;
 use crate::launch::jail::LimitsWish;
 use crate::report::{describe, tell_line};
-use crate::saved::{self, SavedError};
+use crate::saved::{self, Record, SavedError};
 use crate::signals::Signals;
 use crate::state::db::Db;
 use crate::state::rows::{AgentRow, AgentStatus, TeamRow};
 use crate::state::{StateDir, StateError, TeamLock};
-use crate::team::plan::Plan;
+use crate::team::volumes;
 use crate::text::printable_line;
 use crate::warden::api::{Call, Order};
 use crate::warden::channel::ChannelError;
@@ -255,6 +255,10 @@ fn take_back(state: &StateDir, prepared: &Prepared) {
         state.remove_team(name, &lock)?;
         // A warden that was killed could not.
         sweep_groups(&prepared.origin);
+        if let Some(place) = prepared.origin.volumes.clone().or_else(volumes::usual_place) {
+            // A name that is none has no volumes.
+            volumes::remove_empty(&place, name).ok();
+        }
         Db::open(state)?.remove(name)
     });
     if let Err(error) = removed {
@@ -344,7 +348,7 @@ pub fn warden(arguments: WardenArgs, limits: LimitsWish) -> u8 {
             return exit_codes::FAILED;
         }
     };
-    let resolve = |row: &TeamRow, plan: &[u8], descriptors: Vec<OwnedFd>, kept: Option<&Plan>| {
+    let resolve = |row: &TeamRow, plan: &[u8], descriptors: Vec<OwnedFd>, kept: Option<&Record>| {
         resolve::recipe(row, plan, descriptors, limits, kept)
     };
     warden::run(&Job { state, name: arguments.team.team, resolve: &resolve })

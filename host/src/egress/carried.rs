@@ -27,3 +27,24 @@ impl Gate {
         self.opener.as_ref().map(|opener| opener.authority.kept())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::egress::authority::Authority;
+
+    #[test]
+    fn an_authority_goes_on_as_what_clients_trust() {
+        let first = Authority::new("t").unwrap();
+        let kept = serde_json::to_value(first.kept()).unwrap();
+        let again = Authority::again(&serde_json::from_value(kept.clone()).unwrap()).unwrap();
+        assert_eq!(
+            (again.pem(), serde_json::to_value(again.kept()).unwrap()),
+            (first.pem(), kept.clone())
+        );
+        for key in ["key", "host_key"] {
+            let mut wrong = kept.clone();
+            wrong[key] = serde_json::json!([1, 2, 3]);
+            assert!(Authority::again(&serde_json::from_value(wrong).unwrap()).is_err(), "{key}");
+        }
+    }
+}

@@ -326,3 +326,16 @@ fn a_quota_ends_all_streams_of_its_agent_and_of_no_other() {
         assert_eq!(denied.len(), 3, "{told:?}");
     });
 }
+
+#[tokio::test]
+async fn what_was_used_of_a_quota_before_counts() {
+    let quota = Quota { sent: Some(100), received: None };
+    let policy = Policy::new(Vec::new()).bounded(quota);
+    let connector = name_server(&[]).await;
+    let gate = Gate::new(vec![policy], connector, Box::new(|_, _, _, _| ()));
+    let gate = gate.having_used(&[(60, 7), (1, 1)]);
+    assert_eq!(gate.used(), [(60, 7)]);
+    assert!(gate.used[0].refusal().is_none());
+    let gate = gate.having_used(&[(40, 0)]);
+    assert!(gate.used[0].refusal().is_some());
+}

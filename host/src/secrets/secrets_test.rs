@@ -194,3 +194,24 @@ fn a_refresh_token_changes_as_a_whole_and_only_in_its_own_grant() {
     assert!(store.names().unwrap().is_empty());
     assert_eq!(fs::read_dir(&store.folder).unwrap().count(), 1, "the key alone");
 }
+
+#[test]
+fn what_is_sealed_opens_as_what_it_is_and_on_its_host_alone() {
+    let ((_elsewhere, other), (_folder, store)) = (store(), store());
+    let sealed = store.seal("team.authority", b"s3cr3t").unwrap();
+    assert!(!sealed.windows(6).any(|six| six == b"s3cr3t"));
+    assert_eq!(store.open("team.authority", &sealed).unwrap().as_slice(), b"s3cr3t");
+    // Another thing than it says, another host, one without a key, and changed ones.
+    assert!(store.open("team.other", &sealed).is_err());
+    assert!(other.open("team.authority", &sealed).is_err());
+    other.seal("team.authority", b"x").unwrap();
+    assert!(other.open("team.authority", &sealed).is_err());
+    for at in [0, sealed.len() / 2, sealed.len() - 1] {
+        let mut changed = sealed.clone();
+        changed[at] ^= 1;
+        assert!(store.open("team.authority", &changed).is_err(), "{at}");
+    }
+    for length in 0..sealed.len() {
+        assert!(store.open("team.authority", &sealed[..length]).is_err(), "{length}");
+    }
+}

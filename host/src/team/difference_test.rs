@@ -59,3 +59,23 @@ fn only_what_is_no_egress_is_a_difference() {
         assert_eq!(beside_egress(&old, &other), [key]);
     }
 }
+
+#[test]
+fn of_a_kept_team_images_must_be_the_same_and_names_need_not() {
+    let kept = plan(|_| {});
+    for same in [
+        plan(|plan| plan["name"]["value"] = json!("fork")),
+        plan(|plan| plan["agents"][0]["egress"] = json!([])),
+        plan(|plan| plan["agents"][0]["image"]["root"] = json!(7)),
+    ] {
+        assert!(of_kept(&kept, &same).is_empty(), "{same:?}");
+    }
+    for (key, other) in [
+        ("agents.a.image", plan(|plan| plan["agents"][0]["image"]["digest"] = json!("other"))),
+        ("agents.a.image", plan(|plan| plan["agents"][0]["image"]["chain"] = json!("other"))),
+        ("agents.a.command", plan(|plan| plan["agents"][0]["command"]["value"] = json!(["y"]))),
+        ("agents.a", plan(|plan| plan["agents"] = json!([]))),
+    ] {
+        assert_eq!(of_kept(&kept, &other), [key]);
+    }
+}

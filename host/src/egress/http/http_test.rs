@@ -92,8 +92,10 @@ async fn bed_with(places: &[Place]) -> Bed {
     connector.operator.certificates = Some(file);
     let trust = Trust::load(&connector.operator).unwrap();
     let secrets = Secrets::of(store.clone(), &connector.resolver, &trust);
-    let authority = Authority::new("t").unwrap();
-    let trusted = authority.pem();
+    let first = Authority::new("t").unwrap();
+    let trusted = first.pem();
+    // What goes on from the first signs what clients of the first trust, in all of these tests.
+    let authority = Authority::again(&first.kept()).unwrap();
     let told: Told = Rc::default();
     let heard = Rc::clone(&told);
     let tell = move |_: usize, kind: &str, words: String, _: Facts| {

@@ -21,21 +21,21 @@ const SLOW_KILLS: usize = 500;
 /// A life of a team that takes longer than this hangs.
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long what was killed may still be seen.
-const SETTLING: Duration = Duration::from_secs(20);
+pub(crate) const SETTLING: Duration = Duration::from_secs(20);
 /// How often it is looked at: nothing tells when a process is gone that is nobody's child.
-const LOOK: Duration = Duration::from_millis(20);
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
 /// A whole life: started, used, ended. Each command does what it can after what happened before.
 const LIFE: &str = "up -d team.toml; exec t/a -- true; down t";
 
 /// Where its commands' standard error goes.
-const TOLD: &str = "told";
+pub(crate) const TOLD: &str = "told";
 
 /// Numbers that look random (xorshift64).
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let seed = std::env::var("CLOISTER_SEED").ok().and_then(|seed| seed.parse().ok());
         let now = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_nanos();
         let seed = seed.unwrap_or(u64::try_from(now % u128::from(u64::MAX)).expect("64 bits"));
@@ -43,7 +43,7 @@ impl Dice {
         Self(seed.max(1))
     }
 
-    fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -53,20 +53,21 @@ impl Dice {
 
 /// What there is of teams on this host, but for what runs for the other team.
 #[derive(Debug, PartialEq, Eq)]
-struct Traces {
-    processes: BTreeSet<i32>,
+pub(crate) struct Traces {
+    pub(crate) processes: BTreeSet<i32>,
     groups: BTreeSet<PathBuf>,
     files: BTreeSet<PathBuf>,
     mounts: BTreeSet<String>,
 }
 
 impl Traces {
-    fn of(bed: &Bed) -> Self {
+    pub(crate) fn of(bed: &Bed) -> Self {
         let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
         // The state and the store are directories of records: what is in them is looked at by commands.
         let mut files = entries(&bed.path("."));
         files.extend(entries(&bed.path("state")).into_iter().filter(|path| !is_record(path)));
         files.extend(entries(&bed.path("state/teams")));
+        files.extend(entries(&bed.path("volumes")));
         Self {
             processes: processes(bed),
             groups: entries(&group(bed)).into_iter().filter(|path| path.is_dir()).collect(),
@@ -76,7 +77,7 @@ impl Traces {
     }
 
     /// What is there that was not there before.
-    fn since(&self, before: &Self) -> Vec<String> {
+    pub(crate) fn since(&self, before: &Self) -> Vec<String> {
         let mut left = Vec::new();
         left.extend(self.processes.difference(&before.processes).map(|one| {
             let words = fs::read(format!("/proc/{one}/cmdline")).unwrap_or_default();
@@ -124,9 +125,9 @@ fn processes(bed: &Bed) -> BTreeSet<i32> {
 }
 
 /// The life as one command, so that one tracer sees all of it.
-fn life(bed: &Bed) -> Command {
+pub(crate) fn life(bed: &Bed, life: &str) -> Command {
     let cloister = bed.path("bin/cloister");
-    let words = LIFE.split("; ").map(|words| format!("{} {words}", cloister.display()));
+    let words = life.split("; ").map(|words| format!("{} {words}", cloister.display()));
     let script = words.collect::<Vec<_>>().join("\n");
     let like = bed.cloister(&[]);
     let mut command = Command::new("/bin/sh");
@@ -138,7 +139,7 @@ fn life(bed: &Bed) -> Command {
 }
 
 /// A process that was just born when its tracer let go would stand still for ever: tracing had stopped it.
-fn go_on(bed: &Bed, before: &BTreeSet<i32>) {
+pub(crate) fn go_on(bed: &Bed, before: &BTreeSet<i32>) {
     for process in processes(bed).difference(before) {
         let process = rustix::process::Pid::from_raw(*process).expect("a process");
         // Gone meanwhile.
@@ -146,7 +147,7 @@ fn go_on(bed: &Bed, before: &BTreeSet<i32>) {
     }
 }
 
-fn ends(bed: &Bed, mut child: Child, what: &str, before: &BTreeSet<i32>) {
+pub(crate) fn ends(bed: &Bed, mut child: Child, what: &str, before: &BTreeSet<i32>) {
     let end = Instant::now() + LIMIT;
     // The tracer has collected the end itself, if nothing was killed.
     while matches!(child.try_wait(), Ok(None)) {
@@ -188,7 +189,7 @@ fn every_process_is_killed_at_each_of_its_steps() {
     bed.file(&team("t"));
     // A life without a kill tells how many steps there are.
     let never = Point { role: Role::Other, step: usize::MAX };
-    let (whole, child) = follow(life(&bed), never);
+    let (whole, child) = follow(life(&bed, LIFE), never);
     ends(&bed, child, "a life without a kill", &BTreeSet::new());
     let before = Traces::of(&bed);
     let mut dice = Dice::new();
@@ -205,7 +206,7 @@ fn every_process_is_killed_at_each_of_its_steps() {
         let role = ROLES[number % ROLES.len()];
         let step = 1 + dice.below(whole.steps[&role]);
         let start = Instant::now();
-        let (followed, child) = follow(life(&bed), Point { role, step });
+        let (followed, child) = follow(life(&bed, LIFE), Point { role, step });
         let what = format!("{role:?} killed at step {step}, before call {:?}", followed.killed);
         ends(&bed, child, &what, &before.processes);
         *kills.entry(role).or_default() += usize::from(followed.killed.is_some());
@@ -245,7 +246,7 @@ fn a_mounter_that_is_killed_is_noticed_at_once() {
     fs::create_dir_all(bed.path("team/shared")).expect("a folder");
     bed.file(&team("t"));
     let start = Instant::now();
-    let (followed, child) = follow(life(&bed), Point { role: Role::Mounter, step: 10 });
+    let (followed, child) = follow(life(&bed, LIFE), Point { role: Role::Mounter, step: 10 });
     assert!(followed.killed.is_some());
     ends(&bed, child, "a killed mounter", &BTreeSet::new());
     // Its time limit is thirty.

@@ -18,6 +18,8 @@ pub(crate) enum Role {
     Session,
     /// `cloister down`.
     Ender,
+    /// `cloister suspend`, `resume` and `checkpoint`.
+    Keeper,
     /// The jailer, outside and inside the jail, up to the execution.
     Jailer,
     /// The jailer that makes the mount of a share.
@@ -263,6 +265,7 @@ fn role(process: i32) -> Role {
             () if has(b"up") => Role::Starter,
             () if has(b"exec") => Role::Session,
             () if has(b"down") => Role::Ender,
+            () if has(b"suspend") || has(b"resume") || has(b"checkpoint") => Role::Keeper,
             () => Role::Other,
         }
     } else {

@@ -14,6 +14,8 @@ mod ends;
 mod faults;
 mod figures;
 mod files;
+mod kept;
+mod kept_faults;
 mod killer;
 mod lives;
 mod looks;

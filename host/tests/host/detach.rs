@@ -22,7 +22,7 @@ const KILL: u8 = 9;
 
 fn sleeping() -> ExecSpec {
     let stdio = StdioSpec::Pipes { stdin: false };
-    ExecSpec { stdio, ..shell("echo first; exec sleep 1000") }
+    ExecSpec { stdio, ..shell("trap '' PIPE; echo first; exec sleep 1000") }
 }
 
 async fn sleeper(machine: &Machine) -> Command {

@@ -10,7 +10,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bed::{Bed, one, one_with};
 
-const SLEEPER: &str = "echo begun; sleep 1000";
+/// It may be detached before it has begun; a fake's command would be ended by that.
+const SLEEPER: &str = "trap '' PIPE; echo begun; sleep 1000";
 
 /// How a team stands.
 pub(crate) fn status(bed: &Bed, team: &str) -> String {

@@ -177,13 +177,7 @@ impl Bed {
     /// Listens on the command's ports, asks for it and takes its connections. A terminal is in
     /// `stdout`.
     pub(crate) fn exec(&mut self, exec: Exec) -> Streams {
-        let listen = |port: u32| self.listen(port);
-        let listeners = match exec.stdio {
-            Stdio::Terminal { port, .. } => [None, Some(listen(port)), None],
-            Stdio::Streams { stdin, stdout, stderr } => {
-                [stdin.map(listen), Some(listen(stdout)), Some(listen(stderr))]
-            }
-        };
+        let listeners = self.listen_for(&exec);
         self.send(&Request::Exec(exec));
         let [stdin, stdout, stderr] = listeners.map(|one| {
             one.map(|listener| {
@@ -193,6 +187,17 @@ impl Bed {
             })
         });
         Streams { stdin, stdout, stderr }
+    }
+
+    /// Listens on the command's ports.
+    pub(crate) fn listen_for(&self, exec: &Exec) -> [Option<UnixListener>; 3] {
+        let listen = |port: u32| self.listen(port);
+        match exec.stdio {
+            Stdio::Terminal { port, .. } => [None, Some(listen(port)), None],
+            Stdio::Streams { stdin, stdout, stderr } => {
+                [stdin.map(listen), Some(listen(stdout)), Some(listen(stderr))]
+            }
+        }
     }
 
     /// A command without input.

@@ -1,7 +1,7 @@
 //! What makes a machine that goes on from a saved one another than that: randomness and time of its own.
 //!
 //! Until then every such machine has the same kernel with the same random numbers to come; so nothing else is done
-//! before. Agents that it was saved with do run on at once, and with what random numbers they had drawn themselves. Its
+//! before. Agents that it was saved with stand still until then; what random numbers they had drawn themselves they keep. Its
 //! boot id the kernel makes of the new randomness: it does so when somebody first asks for it. A template had nobody who
 //! did; a machine that was saved in mid-work may go on with the same one.
 

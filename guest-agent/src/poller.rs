@@ -21,6 +21,8 @@ pub(crate) enum Owner {
     Control,
     /// The signal descriptor: a child changed its state.
     Children,
+    /// The time within which all must stand still.
+    Freezing,
     /// A part of the command with this serial number.
     Command(u64, Part),
     /// A part of the agent with this serial number.
@@ -101,6 +103,7 @@ impl Poller {
 impl Owner {
     const CONTROL: u64 = 0;
     const CHILDREN: u64 = 1;
+    const FREEZING: u64 = 2;
     const REPORT: u8 = 0xff;
     const TIMER: u8 = 0xfe;
     const GROUP: u8 = 0xfd;
@@ -117,6 +120,7 @@ impl Owner {
         match self {
             Self::Control => Self::CONTROL,
             Self::Children => Self::CHILDREN,
+            Self::Freezing => Self::FREEZING,
             Self::Command(serial, part) => {
                 let part = match part {
                     Part::Report => Self::REPORT,
@@ -152,6 +156,7 @@ impl Owner {
         let part = match (token >> 8, part) {
             (0, 0) => return Some(Self::Control),
             (0, 1) => return Some(Self::Children),
+            (0, 2) => return Some(Self::Freezing),
             (0, _) => return None,
             (_, Self::REPORT) => Part::Report,
             (_, Self::TIMER) => Part::Timer,
@@ -178,6 +183,7 @@ mod tests {
         for owner in [
             Owner::Control,
             Owner::Children,
+            Owner::Freezing,
             Owner::Command(1, Part::Report),
             Owner::Command(2, Part::Timer),
             Owner::Command(300, Part::Group),

@@ -64,16 +64,17 @@ pub enum Request {
     },
     /// End every command and power the machine off.
     PowerOff,
-    /// End the output streams of these commands after what was sent on them, without an end for the commands, and
-    /// then say nothing more; answered by [`Event::Detached`]. The host closes its ends when it has read them, and
-    /// asks for nothing but [`Self::Attach`] and [`Self::PowerOff`] from here on, unless the answer is no.
+    /// Have all agents and commands stand still, end the output streams of these commands after what was sent on them,
+    /// without an end for the commands, and then say nothing more; answered by [`Event::Detached`]. The host closes
+    /// its ends when it has read them, and asks for nothing but [`Self::Attach`] and [`Self::PowerOff`] from here on,
+    /// unless the answer is no.
     Detach {
         /// Running ones with no input and no terminal, each once; others keep their streams.
         commands: Vec<u32>,
     },
-    /// Give the detached commands new streams and speak again; answered by [`Event::Attached`]. On the connection
-    /// that they were detached on, all of them are listed. On a later one, a machine that goes on from a saved one,
-    /// every command that is not listed is killed, and no word said of it.
+    /// Give the detached commands new streams, let all run, and speak again; answered by [`Event::Attached`]. On the
+    /// connection that they were detached on, all of them are listed. On a later one, a machine that goes on from a
+    /// saved one, every command that is not listed is killed before it runs, and no word said of it.
     Attach {
         /// Each once.
         commands: Vec<Attached>,
@@ -181,7 +182,8 @@ pub enum Event {
     /// Answer to [`Request::Detach`].
     Detached {
         /// Whether it was done: the streams have ended, the host has closed its ends, and this is the last event
-        /// before [`Self::Attached`]. If not, nothing has changed: a command can't be detached.
+        /// before [`Self::Attached`]. If not, nothing has changed: a command can't be detached, or something did not
+        /// come to a stand in time.
         holds: bool,
     },
     /// Answer to [`Request::Attach`]: the new streams are connected, and there is no command that the host does not

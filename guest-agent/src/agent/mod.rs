@@ -240,6 +240,11 @@ impl Agent {
         matches!(self.state, State::Ending { .. } | State::Over)
     }
 
+    /// Its group, which has all that runs in it.
+    pub(crate) fn group(&self) -> &Group {
+        &self.entrance.group.group
+    }
+
     /// What commands are started with, as long as it runs.
     pub(crate) fn entrance(&self) -> Option<Rc<Entrance>> {
         matches!(self.state, State::Running { .. }).then(|| Rc::clone(&self.entrance))

@@ -46,17 +46,21 @@ impl Groups {
 
     /// Makes a group that is empty.
     pub(crate) fn create_named(&self, name: String) -> Result<Group> {
-        match rustix::fs::mkdirat(&self.root, &name, Mode::from_raw_mode(0o755)) {
-            // An empty one that could not be removed is as good as new.
-            Ok(()) | Err(Errno::EXIST) => {}
+        let is_left = match rustix::fs::mkdirat(&self.root, &name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => false,
+            Err(Errno::EXIST) => true,
             Err(error) => return Err(error),
-        }
+        };
         let directory = Rc::new(rustix::fs::openat(&self.root, &name, DIRECTORY, Mode::empty())?);
         let events = open(&directory, "cgroup.events", OFlags::RDONLY)?;
         let group = Group { root: Rc::clone(&self.root), name, directory, events };
         // Also marks the present state as seen: only changes wake the event loop.
         if !group.is_empty()? {
             return Err(Errno::BUSY);
+        }
+        // An empty one that could not be removed is as good as new, if it was not left frozen.
+        if is_left {
+            group.thaw()?;
         }
         Ok(group)
     }
@@ -95,20 +99,41 @@ impl Group {
         open(&self.directory, name, OFlags::RDONLY)
     }
 
-    /// Has an event when the group may have become empty.
+    /// Has an event when the group may have become empty, or have come to stand still.
     pub(crate) const fn events(&self) -> &OwnedFd {
         &self.events
     }
 
     /// Whether no process is in it; one that is dead but not reaped does not count.
     pub(crate) fn is_empty(&self) -> Result<bool> {
+        self.says(b"populated 0")
+    }
+
+    /// Has everything in it stand still, also what is just being forked. What is in the kernel for something gets there
+    /// when it has that, or at once if a signal would end its waiting.
+    pub(crate) fn freeze(&self) -> Result<()> {
+        self.set("cgroup.freeze", "1")
+    }
+
+    /// Lets everything in it run again.
+    pub(crate) fn thaw(&self) -> Result<()> {
+        self.set("cgroup.freeze", "0")
+    }
+
+    /// Whether everything in it stands still; so does what is not there.
+    pub(crate) fn is_frozen(&self) -> Result<bool> {
+        self.says(b"frozen 1")
+    }
+
+    /// Whether its events have this line now; only changes from here on wake the event loop.
+    fn says(&self, wanted: &[u8]) -> Result<bool> {
         let mut text = [0; 128];
         let count = rustix::io::pread(&self.events, &mut text, 0)?;
         let text = text.get(..count).unwrap_or_default();
-        Ok(text.split(|byte| *byte == b'\n').any(|line| line == b"populated 0"))
+        Ok(text.split(|byte| *byte == b'\n').any(|line| line == wanted))
     }
 
-    /// Kills everything in it, also what is just being forked.
+    /// Kills everything in it, also what is just being forked, or stands still.
     pub(crate) fn kill(&self) -> Result<()> {
         self.set("cgroup.kill", "1")
     }

@@ -135,6 +135,11 @@ impl Command {
         }
     }
 
+    /// Its group, if that is in no agent's.
+    pub(crate) fn group_of_machine(&self) -> Option<&Group> {
+        self.group.as_ref().filter(|_| self.place == Place::Machine)
+    }
+
     pub(crate) const fn id(&self) -> u32 {
         self.id
     }
@@ -263,7 +268,7 @@ impl Command {
         let ends =
             plan.make_ends(self.serial, &around.poller, by_reference).map_err(Failure::Streams)?;
         let group = match by_reference {
-            None => around.groups.create(self.id),
+            None => around.new_group(self.id),
             Some((entrance, _)) => entrance.command_group(self.id),
         }
         .map_err(Failure::Group)?;

@@ -27,6 +27,8 @@ pub(super) enum Presence {
     /// It serves as usual.
     #[default]
     Attached,
+    /// It does, but takes no request until nothing runs any more.
+    Freezing,
     /// The detached streams have ended; the host has not closed its ends of all of them.
     Leaving,
     /// The host was told that it is so.
@@ -128,14 +130,15 @@ impl Server<'_> {
         if fits { Ok(()) } else { Err(ControlError::Presence) }
     }
 
-    /// Takes the streams from these commands, if it can be done with all of them.
-    pub(super) fn detach(&mut self, ids: &[u32]) -> Result<(), ServeError> {
+    /// Whether the streams can be taken from all of these commands.
+    pub(super) fn can_detach(&self, ids: &[u32]) -> bool {
+        ids.iter().all(|id| self.by_id(*id).is_some_and(Command::can_detach))
+    }
+
+    /// Takes the streams from these commands.
+    pub(super) fn leave(&mut self, ids: &[u32]) -> Result<(), ServeError> {
         // What is not told yet was before.
         self.tell()?;
-        if !ids.iter().all(|id| self.by_id(*id).is_some_and(Command::can_detach)) {
-            self.around.events.push(Event::Detached { holds: false });
-            return Ok(());
-        }
         self.presence = Presence::Leaving;
         for command in self.commands.values_mut() {
             if !command.has_ended() && ids.contains(&command.id()) {
@@ -145,7 +148,8 @@ impl Server<'_> {
         Ok(())
     }
 
-    /// Gives streams to the commands that wait for them, which are these.
+    /// Gives streams to the commands that wait for them, which are these, and has all run again. A machine that is
+    /// another has been told so.
     pub(super) fn attach(&mut self, known: &[Attached]) -> Result<(), ServeError> {
         let waiting: BTreeMap<u32, u64> = self
             .commands
@@ -174,11 +178,12 @@ impl Server<'_> {
                 command.forget(&mut self.around);
             }
         }
-        Ok(())
+        self.thaw()
     }
 
     /// Goes from one presence to the next when it is time.
     pub(super) fn turn_presence(&mut self) -> Result<(), ServeError> {
+        self.turn_freezing()?;
         match self.presence {
             Presence::Leaving if self.commands.values_mut().all(has_left) => {
                 self.presence = Presence::Detached;
@@ -200,7 +205,7 @@ impl Server<'_> {
     /// Takes what the host has to be told: to the connection, or to be told later.
     pub(super) fn tell(&mut self) -> Result<(), ControlError> {
         for event in self.around.events.drain(..) {
-            if self.presence == Presence::Attached {
+            if matches!(self.presence, Presence::Attached | Presence::Freezing) {
                 self.control.push(&event)?;
             } else {
                 self.held_back.keep(event);

@@ -4,6 +4,8 @@ mod agents;
 
 mod detach;
 
+mod freeze;
+
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 
@@ -13,6 +15,7 @@ use cloister_protocol::message::{Event, Exec, Request};
 use rustix::io::Errno;
 
 use self::detach::{HeldBack, Presence};
+use self::freeze::Freezing;
 use crate::agent::{Agent, Common};
 use crate::command::{Command, Failure, Groups, Surroundings};
 use crate::control::{Control, ControlError};
@@ -40,6 +43,10 @@ pub(crate) enum ServeError {
     Identity(#[from] IdentityError),
     #[error("can't connect new streams")]
     Attach(#[source] Errno),
+    #[error("can't have agents and commands stand still")]
+    Freeze(#[source] Errno),
+    #[error("can't have agents and commands go on")]
+    Thaw(#[source] Errno),
 }
 
 /// What the loop works on.
@@ -60,6 +67,8 @@ pub(crate) struct Server<'a> {
     /// The host asked for the end.
     stop: bool,
     presence: Presence,
+    /// As long as the presence is that.
+    freezing: Option<Freezing>,
     held_back: HeldBack,
     /// The connection is not the first, and the host on it has not attached yet.
     is_anew: bool,
@@ -84,6 +93,7 @@ impl<'a> Server<'a> {
                 host,
                 groups,
                 agents: BTreeMap::new(),
+                is_frozen: false,
                 egress: Egress::default(),
                 log,
                 poller,
@@ -99,6 +109,7 @@ impl<'a> Server<'a> {
             unheard: false,
             stop: false,
             presence: Presence::default(),
+            freezing: None,
             held_back: HeldBack::default(),
             is_anew: false,
         })
@@ -171,6 +182,7 @@ impl<'a> Server<'a> {
         match owner {
             Owner::Control => self.unheard = true,
             Owner::Children => self.unreaped = true,
+            Owner::Freezing => self.freezes_late(),
             Owner::Command(serial, part) => {
                 // It may have ended in this very turn.
                 if let Some(command) = self.commands.get_mut(&serial) {
@@ -293,7 +305,7 @@ impl<'a> Server<'a> {
             }
             Request::Ping { token } => self.around.events.push(Event::Pong { token }),
             Request::PowerOff => self.stop = true,
-            Request::Detach { commands } => self.detach(&commands)?,
+            Request::Detach { commands } => self.detach(commands)?,
             Request::Attach { commands } => self.attach(&commands)?,
         }
         Ok(())
@@ -349,3 +361,7 @@ mod frames_tests;
 #[cfg(test)]
 #[path = "detach_test.rs"]
 mod detach_tests;
+
+#[cfg(test)]
+#[path = "freeze_test.rs"]
+mod freeze_tests;

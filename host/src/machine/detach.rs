@@ -211,10 +211,11 @@ impl Driver {
 }
 
 impl Machine {
-    /// Takes the output streams of running commands away, which have neither an input nor a terminal: each ends after
-    /// what was sent on it, though its command runs on. Comes back when all were read to their ends and closed, which is
+    /// Has all agents and commands stand still, and takes the output streams of running commands away, which have neither
+    /// an input nor a terminal: each ends after what was sent on it, though its command does not. Comes back when all were read to their ends and closed, which is
     /// for others to do. The machine says nothing from then on, and can be paused and saved, until [`Self::attach`].
-    /// `false`: nothing has changed, as a command has ended or can't be detached, or an agent is being made or removed.
+    /// `false`: nothing has changed, as a command has ended or can't be detached, something does not come to a stand, or an
+    /// agent is being made or removed.
     ///
     /// # Errors
     /// The machine is detached already, the list is no good, it does not answer, or it has ended.

@@ -9,6 +9,8 @@ mod clients;
 mod commands;
 /// What agents reach outside.
 mod egress;
+/// Hundreds of machines from one template.
+mod forks;
 /// The jail with all its limits, as root and as a user.
 mod jail;
 /// Many commands at once in one machine, by the library.

@@ -2,7 +2,7 @@
 //!
 //! Each message is its postcard encoding, at most [`MAX_MESSAGE`] bytes, with the descriptors that
 //! its variant names (`SCM_RIGHTS`) in that order and no others. The first message is
-//! [`Command::Start`] or [`Command::Probe`]; after it the vmm opens nothing.
+//! one that starts a machine or [`Command::Probe`], perhaps with [`Command::Prepare`] before it; the vmm opens nothing.
 //!
 //! Streams: each vsock connection is one Unix stream socket that the host made and handed over. The
 //! vmm moves bytes between it and the guest and never looks at them. End of file travels as a half
@@ -87,6 +87,9 @@ pub enum Command {
     ForkSavable(SavedSpec, WorkingSet),
     /// As [`Command::Fork`], to find out which pages such a machine writes: KVM notes them.
     Rehearse(SavedSpec),
+    /// Make what a machine of any shape needs of KVM; what that machine is comes with the next message, and `/dev/kvm` once
+    /// more with it, which is not used then. Descriptor: `/dev/kvm`. No answer.
+    Prepare,
 }
 
 /// Vmm to host. Hostile after start: the host bounds and checks all of it.

@@ -144,6 +144,7 @@ pub fn name(command: &Command) -> &'static str {
         Command::Fork(..) | Command::ForkSavable(..) => "fork",
         Command::Rehearse(_) => "rehearse",
         Command::Probe => "probe",
+        Command::Prepare => "prepare",
         Command::Pause => "pause",
         Command::Resume => "resume",
         Command::Stop => "stop",
@@ -163,7 +164,11 @@ fn check_descriptors(command: &Command, got: usize) -> Result<(), ControlError> 
             4 + 2 * usize::from(spec.shared)
         }
         Command::SaveWhole => 2,
-        Command::Save | Command::Probe | Command::Connect { .. } | Command::Accept { .. } => 1,
+        Command::Save
+        | Command::Probe
+        | Command::Prepare
+        | Command::Connect { .. }
+        | Command::Accept { .. } => 1,
         _ => 0,
     };
     if got == want {

@@ -64,7 +64,7 @@ pub enum Purpose {
     Rehearsal,
 }
 
-/// Builds the machine.
+/// Builds the machine; `prepared`: by [`crate::control::Command::Prepare`].
 ///
 /// # Errors
 /// The first step that fails; nothing has run in the guest then.
@@ -72,6 +72,7 @@ pub fn build(
     spec: SavedSpec,
     purpose: &Purpose,
     descriptors: Descriptors,
+    prepared: Option<kvm::Host>,
     mut times: StartTimes,
 ) -> Result<Machine, BuildError> {
     let Descriptors { kvm, memory: mut file, mut state, serial, shared } = descriptors;
@@ -86,7 +87,7 @@ pub fn build(
         copy(written, &memory, bytes)?;
     }
 
-    let host = kvm::Host::new(kvm)?;
+    let host = prepared.map_or_else(|| kvm::Host::new(kvm), Ok)?;
     let count = Devices::count(shared.is_some());
     let cpuid = host.boot_cpuid(spec.vm.vcpus);
     snapshot.check_fits(&spec.vm, &spec.fingerprint, &cpuid, count)?;

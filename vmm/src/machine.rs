@@ -236,16 +236,17 @@ pub struct Machine {
     pub vm: VmFd,
 }
 
-/// Builds the machine of `spec`.
+/// Builds the machine of `spec`; `prepared`: by [`crate::control::Command::Prepare`].
 ///
 /// # Errors
 /// The first step that fails; nothing has run in the guest then.
 pub fn build(
     spec: VmSpec,
     descriptors: Descriptors,
+    prepared: Option<kvm::Host>,
     times: StartTimes,
 ) -> Result<Machine, BuildError> {
-    boot(spec, None, descriptors, times)
+    boot(spec, None, descriptors, prepared, times)
 }
 
 /// The same for a machine that can be saved.
@@ -255,15 +256,17 @@ pub fn build(
 pub fn build_savable(
     spec: &SavedSpec,
     descriptors: Descriptors,
+    prepared: Option<kvm::Host>,
     times: StartTimes,
 ) -> Result<Machine, BuildError> {
-    boot(spec.vm.clone(), Some(spec), descriptors, times)
+    boot(spec.vm.clone(), Some(spec), descriptors, prepared, times)
 }
 
 fn boot(
     spec: VmSpec,
     saved: Option<&SavedSpec>,
     descriptors: Descriptors,
+    prepared: Option<kvm::Host>,
     mut times: StartTimes,
 ) -> Result<Machine, BuildError> {
     let Descriptors { kvm, memory, kernel: mut kernel_file, root: mut root_file, serial, shared } =
@@ -273,7 +276,7 @@ fn boot(
     let memory = memory::map(&file, spec.memory_bytes())?;
 
     // Memory slots first, then the interrupt controller, event descriptors last (see `crate::kvm`).
-    let host = kvm::Host::new(kvm)?;
+    let host = prepared.map_or_else(|| kvm::Host::new(kvm), Ok)?;
     let vm = host.create_vm(&memory)?;
     let vcpus = host.create_vcpus(&vm, spec.vcpus)?;
     times.kvm_ns = sys::monotonic_ns();

@@ -8,6 +8,7 @@ use cloister_vmm::control::{CONTROL_FD, Command, Event, StartTimes};
 use cloister_vmm::control_socket::{self, ControlError, ControlSocket};
 use cloister_vmm::exit::{Exit, ExitCode};
 use cloister_vmm::fork::Purpose;
+use cloister_vmm::kvm::Host;
 use cloister_vmm::machine::{self, BuildError, Descriptors, Machine};
 use cloister_vmm::{event_loop, fork, probe, seccomp, sys};
 
@@ -22,7 +23,7 @@ fn main() -> ProcessExit {
     if let Some(argument) = std::env::args().nth(1) {
         return answer(&argument);
     }
-    let (control, command, descriptors) = match first_message() {
+    let (control, command, descriptors, prepared) = match first_message() {
         Ok(first) => first,
         Err(error) => {
             complain(&error);
@@ -30,7 +31,7 @@ fn main() -> ProcessExit {
         }
     };
     times.command_ns = sys::monotonic_ns();
-    let (command, descriptors) = match build(command, descriptors, times) {
+    let (command, descriptors) = match build(command, descriptors, prepared, times) {
         Built::Machine(Ok(machine)) => return run(*machine, control),
         Built::Machine(Err(error)) => {
             let exit = Exit { code: error.code(), detail: chain(&error) };
@@ -66,19 +67,23 @@ enum Built {
     Other(Command, Vec<OwnedFd>),
 }
 
-fn build(command: Command, descriptors: Vec<OwnedFd>, times: StartTimes) -> Built {
+fn build(
+    command: Command,
+    descriptors: Vec<OwnedFd>,
+    prepared: Option<Host>,
+    times: StartTimes,
+) -> Built {
     let built = match command {
-        Command::Start(spec) | Command::StartShared(spec) => {
-            Descriptors::from_message(descriptors).map(|given| machine::build(spec, given, times))
-        }
+        Command::Start(spec) | Command::StartShared(spec) => Descriptors::from_message(descriptors)
+            .map(|given| machine::build(spec, given, prepared, times)),
         Command::StartSavable(spec) => Descriptors::from_message(descriptors)
-            .map(|given| machine::build_savable(&spec, given, times)),
+            .map(|given| machine::build_savable(&spec, given, prepared, times)),
         Command::Fork(spec, written) => fork::Descriptors::from_message(descriptors)
-            .map(|given| fork::build(spec, &Purpose::Use(written), given, times)),
+            .map(|given| fork::build(spec, &Purpose::Use(written), given, prepared, times)),
         Command::ForkSavable(spec, written) => fork::Descriptors::from_message(descriptors)
-            .map(|given| fork::build(spec, &Purpose::Savable(written), given, times)),
+            .map(|given| fork::build(spec, &Purpose::Savable(written), given, prepared, times)),
         Command::Rehearse(spec) => fork::Descriptors::from_message(descriptors)
-            .map(|given| fork::build(spec, &Purpose::Rehearsal, given, times)),
+            .map(|given| fork::build(spec, &Purpose::Rehearsal, given, prepared, times)),
         other => return Built::Other(other, descriptors),
     };
     built.map_or(Built::Garbled, |built| Built::Machine(built.map(Box::new)))
@@ -100,12 +105,19 @@ fn run(machine: Machine, control: ControlSocket) -> ProcessExit {
     }
 }
 
-type First = (ControlSocket, Command, Vec<OwnedFd>);
+type First = (ControlSocket, Command, Vec<OwnedFd>, Option<Host>);
 
+/// What the machine is. A message that only makes things ready may come before it.
 fn first_message() -> Result<First, ControlError> {
     let control = ControlSocket::inherit(CONTROL_FD)?;
-    let (command, descriptors) = control.receive()?;
-    Ok((control, command, descriptors))
+    let (mut command, mut descriptors) = control.receive()?;
+    let mut prepared = None;
+    if command == Command::Prepare {
+        // What is wrong with KVM is told to whoever asks for a machine: then it is tried again.
+        prepared = descriptors.pop().and_then(|kvm| Host::prepared(kvm).ok());
+        (command, descriptors) = control.receive()?;
+    }
+    Ok((control, command, descriptors, prepared))
 }
 
 /// There is nothing to configure by hand; a person who tries is told so.

@@ -6,10 +6,12 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
+use cloister_vmm::control::Command;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use tokio::net::UnixStream;
 
 use super::{PoolError, Word};
+use crate::control::{ControlSocket, Packet};
 use crate::launch::files::Files;
 use crate::launch::jail::{JailSpec, limits_of_blank};
 use crate::launch::process::{Spawned, VmmProcess};
@@ -34,6 +36,7 @@ pub async fn run(files: &Files, jail: &JailSpec) -> Result<(), PoolError> {
     let copy = |fd: &OwnedFd| fd.try_clone().map_err(PoolError::setup("a descriptor"));
     let (handle, words) = (copy(&spawned.handle)?, copy(&spawned.words)?);
     let mut process = VmmProcess::of_child(spawned, cell)?;
+    prepare(copy(&control)?, files).await?;
     // Not read here: it is for whoever takes the vmm.
     process.leave_stderr();
     let ready = Word::Ready { pid, group };
@@ -61,6 +64,13 @@ pub async fn run(files: &Files, jail: &JailSpec) -> Result<(), PoolError> {
         channel.send(&Word::Ended { status: status.into_raw() }, &[]).await.ok();
     }
     Ok(())
+}
+
+/// Has the vmm make what every machine needs of KVM, while nobody waits for it.
+async fn prepare(control: OwnedFd, files: &Files) -> Result<(), PoolError> {
+    let kvm = files.open_kvm()?;
+    let control = ControlSocket::of_host(control)?;
+    Ok(control.send(&Packet::new(&Command::Prepare, vec![kvm.into()])?).await?)
 }
 
 fn connection() -> io::Result<Channel> {

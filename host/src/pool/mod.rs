@@ -27,7 +27,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::launch::files::Files;
+use crate::control::ControlError;
+use crate::launch::files::{FileError, Files};
 use crate::launch::group::GroupError;
 use crate::launch::jail::{JailSpec, LimitsWish, limits_of_blank};
 use crate::launch::process::ProcessError;
@@ -114,6 +115,12 @@ pub enum PoolError {
     /// The vmm.
     #[error(transparent)]
     Process(#[from] ProcessError),
+    /// KVM can't be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The vmm can't be spoken to.
+    #[error(transparent)]
+    Control(#[from] ControlError),
     /// The system refuses something.
     #[error("can't make {what}")]
     Setup {
@@ -139,7 +146,7 @@ impl PoolError {
 
     /// What a person can do about it.
     #[must_use]
-    pub const fn remedy(&self) -> Option<&'static str> {
+    pub fn remedy(&self) -> Option<&'static str> {
         match self {
             Self::Nowhere | Self::Io { .. } | Self::NotOurs(_) => {
                 Some("name a directory of your own with --pool or CLOISTER_POOL")
@@ -153,7 +160,8 @@ impl PoolError {
             Self::Broken(_) => Some("restart the pool with this version of cloister"),
             Self::Group(error) => Some(error.remedy()),
             Self::Process(error) => Some(error.remedy()),
-            Self::Setup { .. } | Self::Blank => None,
+            Self::File(error) => error.remedy(),
+            Self::Control(_) | Self::Setup { .. } | Self::Blank => None,
         }
     }
 }

@@ -205,6 +205,7 @@ impl Guest {
                 | Command::Fork(..)
                 | Command::ForkSavable(..)
                 | Command::Rehearse(_)
+                | Command::Prepare
                 | Command::Probe => {
                     unreachable!("{command:?} came late")
                 }

@@ -32,7 +32,10 @@ fn main() -> ExitCode {
         exit(101);
     }));
     let control = Control::inherited();
-    let (command, descriptors) = control.receive().expect("a first command");
+    let (mut command, mut descriptors) = control.receive().expect("a first command");
+    if command == Command::Prepare {
+        (command, descriptors) = control.receive().expect("what the machine is");
+    }
     match command {
         Command::Probe => {
             let detail = "a fake".to_owned();

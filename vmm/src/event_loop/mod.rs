@@ -162,6 +162,7 @@ impl Loop {
             | Command::Fork(..)
             | Command::ForkSavable(..)
             | Command::Rehearse(_)
+            | Command::Prepare
             | Command::Probe => {
                 let message = control_socket::name(&command);
                 self.control_failed(&ControlError::Unexpected { message });

@@ -16,6 +16,7 @@ mod offset;
 pub use immediate_exit::ImmediateExit;
 pub(crate) use saved::{read_msrs, write_msrs};
 
+use std::cell::RefCell;
 use std::os::fd::{IntoRawFd, OwnedFd};
 
 use kvm_bindings::{
@@ -122,6 +123,8 @@ impl KvmError {
 pub struct Host {
     kvm: Kvm,
     cpuid: CpuId,
+    /// A VM that was made beforehand.
+    vm: RefCell<Option<VmFd>>,
 }
 
 impl Host {
@@ -144,7 +147,26 @@ impl Host {
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(KvmError::ioctl("KVM_GET_SUPPORTED_CPUID"))?;
-        Ok(Self { kvm, cpuid })
+        Ok(Self { kvm, cpuid, vm: RefCell::new(None) })
+    }
+
+    /// The same, with the one VM that will be asked for: making it takes the kernel most of what a start from a saved machine
+    /// waits for, and needs nothing of the machine.
+    ///
+    /// # Errors
+    /// It is not KVM, or too old, or the ioctl's.
+    pub fn prepared(descriptor: OwnedFd) -> Result<Self, KvmError> {
+        let host = Self::new(descriptor)?;
+        let vm = host.empty_vm()?;
+        Ok(Self { vm: RefCell::new(Some(vm)), ..host })
+    }
+
+    /// A VM without memory.
+    fn empty_vm(&self) -> Result<VmFd, KvmError> {
+        let vm = self.kvm.create_vm().map_err(KvmError::ioctl("KVM_CREATE_VM"))?;
+        let tss = usize::try_from(layout::KVM_TSS).unwrap_or_default();
+        vm.set_tss_address(tss).map_err(KvmError::ioctl("KVM_SET_TSS_ADDR"))?;
+        Ok(vm)
     }
 
     /// The registers that KVM lists as a vCPU's state.
@@ -181,9 +203,10 @@ impl Host {
     }
 
     fn create_vm_with(&self, memory: &GuestMemoryMmap, flags: u32) -> Result<VmFd, KvmError> {
-        let vm = self.kvm.create_vm().map_err(KvmError::ioctl("KVM_CREATE_VM"))?;
-        let tss = usize::try_from(layout::KVM_TSS).unwrap_or_default();
-        vm.set_tss_address(tss).map_err(KvmError::ioctl("KVM_SET_TSS_ADDR"))?;
+        let vm = match self.vm.take() {
+            Some(vm) => vm,
+            None => self.empty_vm()?,
+        };
         for (slot, region) in (0..).zip(memory.iter()) {
             set_memory_slot(&vm, slot, flags, region)?;
         }

@@ -12,7 +12,7 @@ use crate::egress::ask::Question;
 use crate::egress::totals::Totals;
 
 /// Raised when anything here changes: a team's warden may be older than the command.
-pub const VERSION: u16 = 6;
+pub const VERSION: u16 = 7;
 
 /// A command to the warden.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -218,7 +218,11 @@ async fn be_still(team: &Team) -> Result<Still, String> {
         drop(calm);
         tokio::task::yield_now().await;
     }
-    Err(format!("commands of team {} end all the time: try again", team.name))
+    Err(format!(
+        "the agents of team {} don't come to rest: commands end all the time, or one waits for a file that does not come\n\
+         try again",
+        team.name
+    ))
 }
 
 /// Has the supervisor let go of the commands' output, all of which is read; `false`: one has ended, and nothing has

@@ -54,7 +54,7 @@ fn status(bed: &Bed, team: &str) -> String {
 
 /// The lines of the file, which must be 1, 2, 3…
 fn written(bed: &Bed, team: &str) -> usize {
-    let text = fs::read_to_string(bed.path("volumes").join(team).join("work/lines")).unwrap();
+    let text = fs::read_to_string(bed.path("volumes").join(team).join("counts/lines")).unwrap();
     // The last may be on its way.
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     let numbers: Vec<usize> = whole.lines().map(|line| line.parse().unwrap()).collect();
@@ -65,7 +65,7 @@ fn written(bed: &Bed, team: &str) -> usize {
 #[test]
 fn a_suspended_team_goes_on_where_it_was() {
     let bed = Bed::new();
-    bed.up(&counting("work"));
+    bed.up(&counting("counts"));
     let mut before = await_more(&bed, "t/a", Some(1), 3);
     for _ in 0..if is_slow() { 100 } else { 4 } {
         let _suspend = bed.call(&["suspend", "t"]).output().exits(0);
@@ -85,7 +85,8 @@ fn a_suspended_team_goes_on_where_it_was() {
     }
     assert!(written(&bed, "t") + 1 >= before);
     // Its end is as any other's.
-    let (code, told) = bed.exec("t/b", "pkill -9 sleep");
+    let (code, told) =
+        bed.exec("t/b", "kill -9 $(grep -l ^sleep /proc/[0-9]*/cmdline | cut -d / -f 3)");
     assert_eq!(code, 0, "{told}");
     bed.await_event("exited");
     let _suspend = bed.call(&["suspend", "t"]).output().exits(0);
@@ -96,7 +97,7 @@ fn a_suspended_team_goes_on_where_it_was() {
 #[test]
 fn a_team_forks_in_mid_work() {
     let bed = Bed::new();
-    bed.up(&counting("work"));
+    bed.up(&counting("counts"));
     let before = await_more(&bed, "t/a", Some(1), 3);
     let outcome = bed.call(&["fork", "-n", "2", "t", "try"]).output().exits(0);
     assert_eq!(outcome.text(), "try-1\ntry-2\n");
@@ -109,8 +110,8 @@ fn a_team_forks_in_mid_work() {
         await_more(&bed, &agent, None, first);
         // Its volume is its own.
         let _mark = bed.exec(&agent, &format!("touch /mnt/{fork}"));
-        assert!(bed.path("volumes").join(fork).join("work").join(fork).exists());
-        assert!(!bed.path("volumes/t/work").join(fork).exists());
+        assert!(bed.path("volumes").join(fork).join("counts").join(fork).exists());
+        assert!(!bed.path("volumes/t/counts").join(fork).exists());
         assert!(written(&bed, fork) > before);
     }
     let ids = ["t", "try-1", "try-2"].map(|team| {
@@ -141,7 +142,7 @@ fn a_team_forks_in_mid_work() {
 #[test]
 fn what_does_not_fit_any_more_is_refused_and_nothing_is_lost() {
     let bed = Bed::new();
-    let team = counting("work");
+    let team = counting("counts");
     bed.up(&team);
     let before = await_more(&bed, "t/a", Some(1), 3);
     let _suspend = bed.call(&["suspend", "t"]).output().exits(0);
@@ -166,7 +167,7 @@ fn what_does_not_fit_any_more_is_refused_and_nothing_is_lost() {
     refused("its memory has changed");
     image.write_all_at(&byte, 5 << 20).unwrap();
     // An open file that is gone.
-    let lines = bed.path("volumes/t/work/lines");
+    let lines = bed.path("volumes/t/counts/lines");
     let aside = bed.path("lines");
     fs::rename(&lines, &aside).unwrap();
     refused("lines");

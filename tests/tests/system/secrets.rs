@@ -168,13 +168,8 @@ fn assert_in_no_process(wanted: &[u8]) {
     assert_eq!(searched, ["cloister-file-server", "cloister-vmm"]);
 }
 
-#[test]
-fn a_secret_in_use_is_found_nowhere() {
-    if !lab() {
-        return;
-    }
-    let _turn = prepare();
-    let bed = Bed::with_programs();
+/// The server, which the lab trusts.
+fn serve(bed: &Bed) -> Ended {
     let folder = bed.path("team/shared");
     fs::create_dir(&folder).unwrap();
     let (key, certificate) = make_certificate(&folder);
@@ -190,11 +185,25 @@ fn a_secret_in_use_is_found_nowhere() {
     let mut line = String::new();
     BufReader::new(server.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
+    server
+}
 
-    // Made here, so that it is in no file and on no command line by this test's doing.
+/// A value: made here, so that it is in no file and on no command line by this test's doing.
+fn made_up() -> String {
     let mut random = [0; 20];
     File::open("/dev/urandom").unwrap().read_exact(&mut random).unwrap();
-    let value: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    random.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_secret_in_use_is_found_nowhere() {
+    if !lab() {
+        return;
+    }
+    let _turn = prepare();
+    let bed = Bed::with_programs();
+    let _server = serve(&bed);
+    let value = made_up();
     let file = bed.path("team/team.toml");
     fs::write(&file, TEAM).unwrap();
     let refused = bed.call(&["up", "-d"]).argument(&file).output().exits(125);
@@ -256,5 +265,75 @@ fn an_agents_lists_of_authorities_have_the_teams() {
     // Whose streams are not opened has its image's alone.
     let (_, said) = bed.exec("t/passed", "cat /etc/ssl/certs/java/cacerts; ls /run/cloister");
     assert!(said.starts_with("none") && said.contains("No such file"), "{said}");
+    bed.down();
+}
+
+/// An agent that asks without end, and again by a new connection when one fails.
+const ASK_ON: &str = r#"
+import http.client, ssl, time
+link = None
+while True:
+    try:
+        link = link or http.client.HTTPSConnection("open.test", context=ssl.create_default_context(), timeout=60)
+        link.request("GET", "/v1/a")
+        answer = link.getresponse()
+        print("said", answer.status, answer.read().decode()[:64], flush=True)
+    except Exception as error:
+        link = None
+        print("failed", type(error).__name__, flush=True)
+    time.sleep(0.2)
+"#;
+
+/// Waits for a line of a team's agent after so many; how many there are then, and whether a connection had failed before.
+fn await_line(bed: &Bed, team: &str, words: &str, after: usize) -> (usize, bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(240);
+    loop {
+        let text = bed.call(&["logs", team]).output().exits(0).text();
+        let lines: Vec<_> = text.lines().collect();
+        let new = lines.get(after..).unwrap_or_default();
+        if let Some(found) = new.iter().position(|line| line.contains(words)) {
+            return (lines.len(), new[..found].iter().any(|line| line.contains("failed")));
+        }
+        assert!(std::time::Instant::now() < end, "no {words:?} of {team} after {after}: {text}");
+    }
+}
+
+#[test]
+fn a_team_on_the_disk_has_no_secret_and_a_fork_only_if_it_is_granted() {
+    if !lab() {
+        return;
+    }
+    let _turn = prepare();
+    let bed = Bed::with_programs();
+    let _server = serve(&bed);
+    let value = made_up();
+    let set = bed.call(&["secret", "set", "token"]).stdin(format!("{value}\n"));
+    let _set = set.output().exits(0);
+    let (head, rules) = TEAM.split_once("command = [\"sleep\", \"100000\"]").unwrap();
+    bed.up(&format!("{head}command = [\"python3\", \"-c\", '''{ASK_ON}''']{rules}"));
+    let with = format!("said 200 {}", sha256(format!("Bearer {value}").as_bytes()));
+    await_line(&bed, "t", &with, 0);
+
+    let _suspend = bed.call(&["suspend", "t"]).output().exits(0);
+    let lines = bed.call(&["logs", "t"]).output().exits(0).text().lines().count();
+    let mut all = Vec::new();
+    files(&bed.logs().parent().unwrap().join("saved"), &mut all);
+    assert!(all.iter().any(|path| path.ends_with("memory")), "{all:?}");
+    for path in all {
+        assert!(!is_in(File::open(&path).unwrap(), value.as_bytes()), "{}", path.display());
+    }
+    let _resume = bed.call(&["resume", "t"]).output().exits(0);
+    // The connection that it had is broken, not silent; a new one is made, by the authority that it trusts.
+    let (lines, failed) = await_line(&bed, "t", &with, lines);
+    assert!(failed, "it was never told that its connection is gone");
+
+    let _fork = bed.call(&["fork", "t", "bare"]).output().exits(0);
+    let _fork = bed.call(&["fork", "--with-secrets", "t", "granted"]).output().exits(0);
+    await_line(&bed, "granted", &with, 0);
+    await_line(&bed, "bare", "said 403", 0);
+    await_line(&bed, "t", &with, lines);
+    let said = bed.call(&["logs", "bare"]).output().exits(0).text();
+    assert!(!said.contains("said 200"), "{said}");
+    let _down = bed.call(&["down", "bare", "granted"]).output().exits(0);
     bed.down();
 }

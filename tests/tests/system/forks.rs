@@ -116,7 +116,7 @@ fn launch_spec(desk: &Path) -> LaunchSpec {
 
 /// Starts one machine from the template, which is there, and lets it check itself; its numbers, each its own.
 async fn check(spec: LaunchSpec, wish: Wish, number: usize) -> Vec<String> {
-    let tell = |notice: Notice<'_>| panic!("number {number} is no plain fork: {notice:?}");
+    let tell = |notice: Notice<'_>| unreachable!("number {number} is no plain fork: {notice:?}");
     let machine = template::start(spec, &wish, tell).await.unwrap();
     let words = ["sh", "-c", &format!("exec 2>&1; set -- {number}; {CHECK}")];
     let mut command = machine.exec(ExecSpec::new(words)).await.unwrap();
@@ -131,7 +131,7 @@ async fn check(spec: LaunchSpec, wish: Wish, number: usize) -> Vec<String> {
     assert_eq!(command.wait().await.unwrap(), ExitStatus::Code(0), "number {number}");
     let text = reader.await.unwrap();
     let said: Vec<&str> = text.split('\n').collect();
-    let (numbers, said) = said.split_at_checked(4).unwrap_or_else(|| panic!("{text}"));
+    let Some((numbers, said)) = said.split_at_checked(4) else { unreachable!("{text}") };
     assert_eq!(said.get(1..), Some(&RIGHT[..]), "number {number} said:\n{text}");
     let (date, now) = (said[0].parse::<u64>().unwrap(), UNIX_EPOCH.elapsed().unwrap().as_secs());
     assert!(now.abs_diff(date) < CLOCK_SECONDS, "number {number}: {date}, and here it is {now}");

@@ -20,6 +20,7 @@ use super::output::Pump;
 use super::pause;
 use super::team::Team;
 use crate::commands::teams::keep::refuse_shared;
+use crate::machine::MachineError;
 use crate::report::{chain, describe};
 use crate::saved::{self, Digests, Record, SavedError, Work};
 use crate::state::db::now_ms;
@@ -244,13 +245,17 @@ async fn detach(team: &Team, running: &[(usize, u32)]) -> Result<bool, String> {
             () = all => return Err("the output of its agents ended".to_owned()),
         }
     };
-    let detached = detached.map_err(|error| chain(&error))?;
-    if !detached {
+    if let Err(error @ MachineError::NoAnswer { .. }) = &detached {
+        // What it has let go of nobody knows, and nothing more is asked of it: it would never come back.
+        team.machine.kill().await;
+        return Err(format!("{}; it was ended", chain(error)));
+    }
+    if !matches!(detached, Ok(true)) {
         for (agent, pumps) in pumps {
             pumps.into_iter().for_each(|pump| team.lives.put_pump(agent, pump));
         }
     }
-    Ok(detached)
+    detached.map_err(|error| chain(&error))
 }
 
 /// Pauses the machine and copies everything of it.

@@ -106,6 +106,9 @@ impl Guest {
     }
 
     pub(crate) fn detach(&self, stream: &UnixStream, commands: &[u32]) {
+        if self.has(Manners::DeafToDetach) {
+            return;
+        }
         if self.has(Manners::HoldsNot) {
             return send(stream, &Event::Detached { holds: false });
         }

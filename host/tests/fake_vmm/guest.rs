@@ -50,6 +50,8 @@ pub(crate) enum Manners {
     PanicsOnExec,
     /// Says nothing to a command.
     DeafToExec,
+    /// Says nothing when it is to let go of streams.
+    DeafToDetach,
     /// Does not keep time limits.
     NoLimits,
     /// Does not come to rest at the first pause.
@@ -100,6 +102,7 @@ impl Manners {
             "keeps-output" => Self::KeepsOutput,
             "panics-on-exec" => Self::PanicsOnExec,
             "deaf-to-exec" => Self::DeafToExec,
+            "deaf-to-detach" => Self::DeafToDetach,
             "no-limits" => Self::NoLimits,
             "never-rests" => Self::NeverRests,
             "saves-more-state" => Self::SavesMoreState,

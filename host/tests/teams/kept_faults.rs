@@ -202,3 +202,15 @@ fn who_is_interrupted_leaves_a_team_that_stands() {
         }
     }
 }
+
+#[test]
+fn a_guest_that_does_not_answer_is_ended_and_nothing_of_it_kept() {
+    let bed = Bed::with("ordinary deaf-to-detach");
+    bed.up(&one("sleep 1000"));
+    let told = bed.fails(&["suspend", "t"], 125);
+    assert!(told.contains("30 s") && told.contains("it was ended"), "{told}");
+    bed.await_that("its end", |bed| status(bed, "t") == "failed");
+    assert!(!bed.path("state/teams/t/saved").exists());
+    bed.ok(&["rm", "t"]);
+    bed.assert_nothing_left();
+}

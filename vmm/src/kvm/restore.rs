@@ -16,13 +16,13 @@ use kvm_ioctls::{Cap, VcpuFd, VmFd};
 
 use super::saved::{IRQCHIPS, VcpuState, VmState, read_msrs, write_msrs};
 use super::{Host, KvmError, offset};
+use crate::sys;
 use crate::x86_64::msrs;
 
 /// Bytes of the XSAVE area that a saved state has room for.
 const XSAVE_BYTES: i32 = 4096;
-/// How far a counter may have come after it was set, in its own ticks for each kHz of its rate: one second. A
-/// state is written in microseconds; more means that KVM did not take the value.
-const MAX_TICKS_PER_KHZ: u64 = 1000;
+/// How far a counter may be from where it should be by now, in milliseconds. More means that KVM did not take the value.
+const MAX_AWAY_MS: u64 = 1000;
 /// Most that the rates of two hosts' counters may differ: above it a guest's clocks would drift. KVM itself
 /// takes less for the same (`tsc_tolerance_ppm`).
 const MAX_RATE_PPM: u64 = 250;
@@ -98,16 +98,25 @@ fn counters(vcpus: &[VcpuFd], states: &[VcpuState], tsc_khz: u32) -> Result<(), 
     if u64::from(khz.abs_diff(tsc_khz)) * 1_000_000 > u64::from(khz) * MAX_RATE_PPM {
         return Err(KvmError::Rate { saved_khz: tsc_khz, khz });
     }
+    let begin_ns = sys::monotonic_ns();
     let base = offset::read(boot)?.wrapping_add(first.tsc.wrapping_sub(read_tsc(boot)?));
     for (vcpu, state) in vcpus.iter().zip(states) {
         let apart = state.tsc_offset.wrapping_sub(first.tsc_offset);
         offset::write(vcpu, base.wrapping_add(apart))?;
     }
     let (wanted, got) = (first.tsc, read_tsc(boot)?);
-    if got.wrapping_sub(wanted) > u64::from(khz) * MAX_TICKS_PER_KHZ {
-        return Err(KvmError::Counter { wanted, got });
+    let elapsed_ms = sys::monotonic_ns().saturating_sub(begin_ns) / 1_000_000;
+    if was_taken(got.wrapping_sub(wanted), khz, elapsed_ms) {
+        Ok(())
+    } else {
+        Err(KvmError::Counter { wanted, got })
     }
-    Ok(())
+}
+
+/// Whether a counter that came so far since it was set can have been set. It is set in microseconds, but on a host with much
+/// to do this thread may have waited for a processor in between, while the counter went on.
+fn was_taken(ticks: u64, khz: u32, elapsed_ms: u64) -> bool {
+    ticks <= u64::from(khz).saturating_mul(elapsed_ms.saturating_add(MAX_AWAY_MS))
 }
 
 fn read_tsc(vcpu: &VcpuFd) -> Result<u64, KvmError> {
@@ -131,4 +140,21 @@ pub fn machine(vm: &VmFd, state: &VmState) -> Result<(), KvmError> {
         vm.set_irqchip(chip).map_err(KvmError::ioctl("KVM_SET_IRQCHIP"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_counter_that_went_on_while_its_thread_waited_was_taken() {
+        const KHZ: u32 = 3_000_000;
+        let seconds = |count: u64| count * 1000 * u64::from(KHZ);
+        assert!(was_taken(0, KHZ, 0) && was_taken(seconds(1), KHZ, 0));
+        assert!(!was_taken(seconds(1) + 1, KHZ, 0));
+        assert!(was_taken(seconds(6), KHZ, 5000) && !was_taken(seconds(6) + 1, KHZ, 5000));
+        // It went back.
+        assert!(!was_taken(u64::MAX, KHZ, 5000));
+        assert!(was_taken(u64::MAX, u32::MAX, u64::MAX));
+    }
 }

@@ -185,7 +185,6 @@ impl Hand {
     }
 
     fn go_on(first: &Command, memory: File, state: &File, saved: Instant) -> Self {
-        let state = process::state_by_now(state, saved);
         process::seal_writes(&memory);
         let files = Files::new(&shape(), &[]);
         let log = files.log_writer.as_raw_fd();
@@ -195,6 +194,8 @@ impl Hand {
         let kvm = process::kvm();
         let (command, control) = process::command();
         let traced = Traced::start(command, jails_filter());
+        // As late as can be: a second later it would not do.
+        let state = process::state_by_now(state, saved);
         let descriptors = [&kvm, &memory, &state].map(|file| file.as_raw_fd());
         let descriptors = [&descriptors[..], &[log, area.as_raw_fd(), theirs.as_raw_fd()]].concat();
         process::send(&control, first, &descriptors);

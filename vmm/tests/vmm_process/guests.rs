@@ -130,8 +130,10 @@ pub(crate) fn fill_and_count() -> Vec<u8> {
     round.extend([0x81, 0xc7, 0x00, 0x10, 0x00, 0x00]); // add edi, 4096
     round.extend([0xb0, b'.']);
     round.extend(print_al());
-    // Slowly, as the memory is to last while a test looks.
-    round.extend([0xb9, 0x00, 0x04, 0x00, 0x00, 0x49, 0x75, 0xfd]);
+    // So slowly that the memory lasts for seconds: on a host with much to do a test's order to stop may take as long. By
+    // the counter, as there are KVMs that emulate each instruction: rdtsc; mov ebx, eax; 1: rdtsc; sub eax, ebx; …
+    round.extend([0x0f, 0x31, 0x89, 0xc3, 0x0f, 0x31, 0x29, 0xd8]);
+    round.extend([0x3d, 0x00, 0x00, 0x10, 0x00, 0x72, 0xf5]); // … cmp eax, 1 << 20; jb 1b
     round.extend([0x81, 0xff]); // cmp edi, end
     round.extend((64_u32 << 20).to_le_bytes());
     round.extend([0x72, 0x02]); // jb over the end of all

@@ -11,7 +11,7 @@ use std::process::{Child, Command as Process, Stdio};
 use std::time::{Duration, Instant};
 
 use cloister_vmm::control::{CONTROL_FD, Command, Event, Stats};
-use cloister_vmm::exit::Exit;
+use cloister_vmm::exit::{Exit, ExitCode};
 use cloister_vmm::snapshot::Snapshot;
 use cloister_vmm::spec::VmSpec;
 use cloister_vmm::toy::{self, Note};
@@ -24,6 +24,8 @@ pub(crate) struct Vmm {
     child: Child,
     control: UnixDatagram,
     log: Option<File>,
+    /// A message that was looked at before its time.
+    early: Option<Event>,
 }
 
 impl Vmm {
@@ -31,7 +33,7 @@ impl Vmm {
     pub(crate) fn spawn() -> Self {
         let (mut command, control) = command();
         let child = command.spawn().unwrap();
-        Self { child, control, log: None }
+        Self { child, control, log: None, early: None }
     }
 
     pub(crate) fn start(spec: VmSpec, kernel: &[u8]) -> Self {
@@ -70,7 +72,16 @@ impl Vmm {
     }
 
     pub(crate) fn receive(&mut self) -> Event {
-        receive(&self.control)
+        self.early.take().unwrap_or_else(|| receive(&self.control))
+    }
+
+    /// Whether its first message is that its counter could not be set to the one that was saved.
+    pub(crate) fn is_late(&mut self) -> bool {
+        let first = self.receive();
+        let is_late = matches!(&first, Event::Exited(Exit { code: ExitCode::Kvm, detail })
+            if detail.contains("did not take the saved time-stamp counter"));
+        self.early = Some(first);
+        is_late
     }
 
     pub(crate) fn stats(&mut self) -> Stats {
@@ -114,14 +125,14 @@ impl Vmm {
 
     /// Closes the control socket, then waits.
     pub(crate) fn hang_up(self) -> (i32, String) {
-        let Self { child, control, log } = self;
+        let Self { child, control, log, .. } = self;
         drop(control);
         finish(child, log)
     }
 
     /// Waits for the process; its exit status (128 + signal if killed) and the serial log.
     pub(crate) fn wait(self) -> (i32, String) {
-        let Self { child, control, log } = self;
+        let Self { child, control, log, .. } = self;
         let result = finish(child, log);
         drop(control);
         result

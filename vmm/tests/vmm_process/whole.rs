@@ -16,7 +16,7 @@ use crate::forks::{
     ROUNDS, Template, assert_counts, assert_refused, least_us, running, saved_spec, stop,
 };
 use crate::guests;
-use crate::process::{Files, Vmm, empty_file, pipe, seal_writes, sealed_file, state_by_now};
+use crate::process::{Files, Vmm, empty_file, pipe, seal_writes, sealed_file};
 
 const PAGE: usize = 4096;
 /// Where no guest writes.
@@ -207,9 +207,8 @@ fn only_a_paused_machine_that_was_started_for_it_is_saved_with_its_memory() {
     try_save(first.fork_savable(), false);
     try_save(first.fork(), true);
     try_save(Vmm::start_toy(&guests::spin()), true);
-    let state = state_by_now(&first.state, first.saved);
     let rehearse = Command::Rehearse(first.spec.clone());
-    try_save(Template::go_on(&rehearse, &first.memory, &state), true);
+    try_save(first.go_on(&rehearse), true);
     // One descriptor where two are needed.
     let mut vmm = first.fork_savable();
     running(&mut vmm);
@@ -221,10 +220,9 @@ fn only_a_paused_machine_that_was_started_for_it_is_saved_with_its_memory() {
 #[test]
 fn a_list_of_pages_is_copied_into_empty_memory_too() {
     let template = Template::new(saved_spec(1, 64), &guests::count_for_ever(), 100);
-    let state = state_by_now(&template.state, template.saved);
     let pages = WorkingSet::of((0..20).chain(5000..5100));
     let command = Command::ForkSavable(template.spec.clone(), pages);
-    let mut vmm = Template::go_on(&command, &template.memory, &state);
+    let mut vmm = template.go_on(&command);
     running(&mut vmm);
     let mut log = template.log.clone();
     log.extend(vmm.read_log(100));

@@ -9,9 +9,8 @@ mod detach;
 mod guest;
 mod saving;
 
-use std::io::Write as _;
+use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt as _;
 use std::process::{ExitCode, exit};
 
 use cloister_vmm::control::{Command, Event, ProbeReport, ProbeVerdict, StartTimes};
@@ -68,8 +67,10 @@ fn start(control: Control, descriptors: Vec<OwnedFd>, memory_bytes: u64) -> Exit
     let [_kvm, _memory, _kernel, root, console] =
         <[OwnedFd; 5]>::try_from(descriptors).expect("five descriptors");
     let mut script = vec![0; 4096];
-    // Without asking for its size: in a jail that call would be the last. Who handed it over may have left it at its end.
-    let length = std::fs::File::from(root).read_at(&mut script, 0).expect("a script");
+    // By calls that its jail lets it make: others would be the last. Who handed it over may have left it at its end.
+    let mut root = std::fs::File::from(root);
+    root.rewind().expect("a file");
+    let length = root.read(&mut script).expect("a script");
     script.truncate(length);
     let script = String::from_utf8(script).expect("a script");
     let script = script.trim_start_matches("070701").trim().to_owned();

@@ -19,8 +19,9 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 /// Guest instructions from the kernel's entry to the first one of init, at 1 vCPU and 128 MiB. 250,000 of them came with
-/// agents' containers: 200 KiB of supervisor, each KiB of which is unpacked for 1,100; 100,000 with their ways outside.
-const BUDGET: u64 = 25_350_000;
+/// agents' containers: 200 KiB of supervisor, each KiB of which is unpacked for 1,100; 100,000 with their ways outside; 100,000
+/// with being left and found again in mid-work.
+const BUDGET: u64 = 25_450_000;
 
 /// Options that a hostile guest program would like to see the other way round, with the value they must have.
 const HARDENING: &[&str] = &[

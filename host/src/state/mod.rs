@@ -26,6 +26,8 @@ pub use lock::TeamLock;
 
 /// Where a team's control socket is, in its directory.
 pub const CONTROL: &str = "control";
+/// How often a team's directory is made anew that others remove: each time somebody has to come between two calls.
+const LOCK_TRIES: u32 = 100;
 /// Only for its owner.
 const PRIVATE: u32 = 0o700;
 
@@ -83,6 +85,11 @@ pub enum StateError {
 }
 
 impl StateError {
+    /// Whether something is not there.
+    fn is_gone(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// What a person can do about it.
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
@@ -165,12 +172,22 @@ impl StateDir {
     /// The file system refuses.
     pub fn lock(&self, name: &str) -> Result<Option<TeamLock>, StateError> {
         let path = self.lock_path(name);
+        let mut tries = 0;
         loop {
-            self.make_team(name)?;
-            match TeamLock::take(&path) {
-                // Removed in between.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                taken => return taken.map_err(wrap("lock", &path)),
+            let gone = match self.make_team(name) {
+                Ok(()) => match TeamLock::take(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                        wrap("lock", &path)(error)
+                    }
+                    taken => return taken.map_err(wrap("lock", &path)),
+                },
+                Err(error) if error.is_gone() => error,
+                Err(error) => return Err(error),
+            };
+            // Removed in between: by who sweeps, or by the last command that had a team of this name.
+            tries += 1;
+            if tries == LOCK_TRIES {
+                return Err(gone);
             }
         }
     }

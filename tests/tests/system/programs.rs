@@ -99,7 +99,10 @@ fn a_database_changes_hands_between_host_and_guest() {
     while count < turns {
         writeln!(to_guest, "{count}").unwrap();
         count += 1;
-        assert_eq!(from_guest.next().unwrap().unwrap(), count.to_string());
+        let Some(answer) = from_guest.next() else {
+            unreachable!("the guest ended in turn {count}: {}", guest.finish().stderr);
+        };
+        assert_eq!(answer.unwrap(), count.to_string());
         begin.get_or_insert_with(Instant::now);
         let found: i64 = db.query_row("SELECT n FROM turn", [], |row| row.get(0)).unwrap();
         assert_eq!(found, count, "what the guest left");

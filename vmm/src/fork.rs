@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use vm_memory::{GuestMemory, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::control::StartTimes;
+use crate::devices::generation;
 use crate::kvm::{self, restore};
 use crate::machine::{BuildError, Devices, Machine, Parts};
 use crate::memory::{self, PageMaker};
@@ -83,6 +84,7 @@ pub fn build(
         Purpose::Savable(_) => memory::map_private_savable(&mut file, bytes)?,
         Purpose::Use(_) | Purpose::Rehearsal => memory::map_private(&file, bytes)?,
     };
+    generation::renew(&memory).map_err(BuildError::system("drawing a generation id"))?;
     if let Purpose::Use(written) | Purpose::Savable(written) = purpose {
         copy(written, &memory, bytes)?;
     }
@@ -113,6 +115,7 @@ pub fn build(
     restore::machine(&vm, &body.vm)?;
     let devices = Devices::connect(&vm, shared, &memory)?;
     devices.take_states(&body.devices)?;
+    generation::announce(&vm)?;
     times.loaded_ns = sys::monotonic_ns();
 
     let parts = Parts { spec: spec.vm, vm, vcpus, savable, devices, serial, times };

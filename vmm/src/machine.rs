@@ -12,6 +12,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::bus::{Bus, SharedDevice};
 use crate::control::StartTimes;
+use crate::devices::generation;
 use crate::devices::serial::SerialLog;
 use crate::devices::virtio::saved::{DeviceState, StateFault};
 use crate::devices::virtio::{Device, Fs, Rng, Transport, Vsock};
@@ -73,7 +74,7 @@ pub enum BuildError {
 }
 
 impl BuildError {
-    fn system(step: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn system(step: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { step, source }
     }
 
@@ -284,6 +285,7 @@ fn boot(
     let loaded = kernel::load(&memory, &spec, &mut kernel_file, &mut root_file)?;
     acpi::write(&memory, spec.vcpus, DEVICES + u32::from(shared.is_some()))
         .map_err(BuildError::Tables)?;
+    generation::renew(&memory).map_err(BuildError::system("drawing a generation id"))?;
     boot_params::write(&memory, spec.memory_bytes(), loaded.root).map_err(BuildError::Tables)?;
     times.loaded_ns = sys::monotonic_ns();
 

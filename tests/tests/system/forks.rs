@@ -40,6 +40,8 @@ cat /proc/sys/kernel/random/boot_id /proc/sys/kernel/random/uuid
 head -c 16 /dev/urandom | od -An -tx1; head -c 16 /dev/hwrng | od -An -tx1
 date +%s
 uptime() { cut -d' ' -f1 /proc/uptime | tr -d .; }
+# What the kernel was told of its generation id, it was told before the shell began.
+is generation "$(dmesg | grep -c 'reseeded due to virtual machine fork')" 1
 begin=$(uptime); sleep 0.3; [ $(($(uptime) - begin)) -ge 30 ] && echo clock || echo wrong clock
 { timeout 1 sleep 600; } 2>/dev/null; is timer $? 143
 is arithmetic "$((6 * 7)) $(awk 'BEGIN { for (n = 1; n <= 2000; n++) s += 1 / n; printf "%.9f", s }')" "42 8.178368104"
@@ -56,7 +58,8 @@ echo "number $1" >/mnt/desk/answer$1; is written "$(cat /mnt/desk/answer$1)" "nu
 echo "<0>serial $1." >/dev/kmsg; echo end
 "#;
 /// What is said when nothing failed, after the numbers and the time.
-const RIGHT: [&str; 13] = [
+const RIGHT: [&str; 14] = [
+    "generation",
     "clock",
     "timer",
     "arithmetic",

@@ -2,6 +2,8 @@
 
 pub mod serial;
 
+pub mod generation;
+
 pub mod power;
 
 pub mod virtio;

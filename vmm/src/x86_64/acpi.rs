@@ -1,12 +1,12 @@
 //! The ACPI tables: hardware-reduced and as few as a kernel needs (ACPI 6.5).
 //!
 //! ACPI and not an MP table, because the generation id of a forked machine (VMGENID) reaches an x86
-//! kernel only by ACPI. Power-off and reset registers come with it, so no keyboard controller is
+//! kernel only by ACPI, its interrupt by a generic event device (5.6.9). Power-off and reset registers come with it, so no keyboard controller is
 //! emulated.
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    Device, IO, Interrupt, Memory32Fixed, Name, Package, Path, ResourceTemplate,
+    Device, IO, Interrupt, Memory32Fixed, Method, Name, Notify, Package, Path, ResourceTemplate,
 };
 use acpi_tables::fadt::{FADTBuilder, Flags};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
@@ -27,6 +27,8 @@ const REVISION: u32 = 1;
 const BOOT_ARCH: u16 = (1 << 2) | (1 << 5);
 /// FADT flag bit 10: the reset register is there.
 const RESET_REG_SUP: u32 = 1 << 10;
+/// What the device with the generation id notifies of: "changed" (VMGENID 1.0).
+const GENERATION_CHANGED: u8 = 0x80;
 /// Tables start at addresses aligned to this.
 const ALIGN: u64 = 16;
 
@@ -86,7 +88,8 @@ fn madt(vcpus: u8) -> MADT {
     madt
 }
 
-/// The devices: virtio-mmio (`LNRO0005`), the panic port (`QEMU0001`), and how to power off (`_S5`).
+/// The devices: virtio-mmio (`LNRO0005`), the panic port (`QEMU0001`), the generation id (`VM_Gen_Counter`) with the event
+/// device (`ACPI0013`), and how to power off (`_S5`).
 fn dsdt(devices: u32) -> Sdt {
     let mut aml = Vec::new();
     for index in 0..devices {
@@ -108,10 +111,41 @@ fn dsdt(devices: u32) -> Sdt {
         ],
     )
     .to_aml_bytes(&mut aml);
+    generation_id(&mut aml);
     Name::new("_S5_".into(), &Package::new(vec![&layout::SLEEP_TYPE_OFF])).to_aml_bytes(&mut aml);
     let mut dsdt = Sdt::new(*b"DSDT", 36, 6, OEM_ID, TABLE_ID, REVISION);
     dsdt.append_slice(&aml);
     dsdt
+}
+
+/// Where the generation id lies, as the low and the high half of its address, and by what the guest hears that it changed.
+/// The hardware id is the short one, which kernels with 8 characters for it compare rightly too.
+fn generation_id(aml: &mut Vec<u8>) {
+    let low = u32::try_from(layout::GENERATION_ID).unwrap_or(0);
+    Device::new(
+        "_SB_.VGEN".into(),
+        vec![
+            &Name::new("_HID".into(), &"VMGENCTR"),
+            &Name::new("_CID".into(), &"VM_Gen_Counter"),
+            &Name::new("_DDN".into(), &"VM_Gen_Counter"),
+            &Name::new("ADDR".into(), &Package::new(vec![&low, &acpi_tables::aml::ZERO])),
+        ],
+    )
+    .to_aml_bytes(aml);
+    let interrupt = Interrupt::new(true, true, false, false, layout::GENERATION_GSI);
+    let device = Path::new("\\_SB_.VGEN");
+    let changed = Notify::new(&device, &GENERATION_CHANGED);
+    Device::new(
+        "_SB_.GED_".into(),
+        vec![
+            &Name::new("_HID".into(), &"ACPI0013"),
+            &Name::new("_UID".into(), &acpi_tables::aml::ZERO),
+            &Name::new("_CRS".into(), &ResourceTemplate::new(vec![&interrupt])),
+            // It has one interrupt, so there is nothing to tell apart.
+            &Method::new("_EVT".into(), 1, true, vec![&changed]),
+        ],
+    )
+    .to_aml_bytes(aml);
 }
 
 fn virtio_mmio(index: u32, aml: &mut Vec<u8>) {

@@ -67,7 +67,7 @@ fn memory_map(memory_bytes: u64) -> Vec<hvm_memmap_table_entry> {
     };
     let mut map = vec![
         entry(0, layout::LOW_RAM_END, TYPE_RAM),
-        entry(layout::ACPI_START, layout::ACPI_END, TYPE_RESERVED),
+        entry(layout::ACPI_START, layout::RESERVED_END, TYPE_RESERVED),
     ];
     for range in layout::ram_ranges(memory_bytes) {
         let start = range.start.max(layout::HIGH_RAM_START);

@@ -6,6 +6,7 @@
 //! 0x0002_0000  kernel command line
 //! 0x0009_fc00  end of the first RAM range
 //! 0x000e_0000  ACPI tables, reserved                        (to 0x0010_0000)
+//! 0x000f_f000  generation id, in a page of its own
 //! 0x0010_0000  RAM: the kernel where its ELF says (16 MiB), the root image at the end
 //! 0xc000_0000  MMIO gap: virtio-mmio from 0xd000_0000, I/O APIC, local APICs, TSS
 //! 0x1_0000_0000  the rest of RAM
@@ -26,7 +27,11 @@ pub const LOW_RAM_END: u64 = 0x9_fc00;
 /// ACPI tables; the RSDP comes first.
 pub const ACPI_START: u64 = 0xe_0000;
 /// End of the ACPI tables' room.
-pub const ACPI_END: u64 = 0x10_0000;
+pub const ACPI_END: u64 = GENERATION_ID;
+/// The generation id, in the last page that is reserved for ACPI: nothing else may lie in its page (VMGENID 1.0).
+pub const GENERATION_ID: u64 = 0xf_f000;
+/// Where all that is reserved for ACPI ends.
+pub const RESERVED_END: u64 = 0x10_0000;
 /// Where memory goes on after the hole of a PC.
 pub const HIGH_RAM_START: u64 = 0x10_0000;
 /// The MMIO gap: 1 GiB below 4 GiB.
@@ -40,6 +45,10 @@ pub const VIRTIO_MMIO_BASE: u64 = 0xd000_0000;
 pub const VIRTIO_MMIO_STRIDE: u64 = 0x1000;
 /// Interrupt line (GSI) of the first virtio device; the next has the next.
 pub const VIRTIO_FIRST_GSI: u32 = 5;
+
+/// Interrupt line (GSI) of the generic event device, by which the guest hears of a new generation id. Above those of a
+/// PC's first interrupt controller, and of the virtio devices.
+pub const GENERATION_GSI: u32 = 16;
 
 /// I/O APIC (in the kernel).
 pub const IO_APIC: u32 = 0xfec0_0000;

@@ -2,7 +2,8 @@
 //! bytes take; its devices take on their states or refuse them.
 #![no_main]
 
-use cloister_vmm::devices::virtio::{Rng, Transport, Vsock};
+use cloister_vmm::devices::virtio::{Balloon, Rng, Transport, Vsock};
+use cloister_vmm::memory::Giver;
 use cloister_vmm::snapshot::{HEADER_BYTES, Snapshot, with_header};
 use libfuzzer_sys::fuzz_target;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -40,6 +41,13 @@ fn look_at(input: &[u8]) {
         if rng.take_state(state).is_ok() {
             rng.kick();
             rng.process(0);
+        }
+        let balloon = Balloon::new(Giver::saved(&memory));
+        let mut balloon =
+            Transport::new(balloon, memory.clone(), interrupt()).expect("descriptors");
+        if balloon.take_state(state).is_ok() {
+            balloon.kick();
+            (0..3).for_each(|queue| balloon.process(queue));
         }
     }
 }

@@ -194,6 +194,9 @@ pub struct Stats {
     pub vsock_rejected: u64,
     /// Bytes of entropy that the guest drew.
     pub entropy_bytes: u64,
+    /// Bytes of memory that the guest had no use for and that went back to the host; those that it used and gave again are
+    /// counted again.
+    pub given_back_bytes: u64,
     /// Bytes of the serial log that were dropped by its rate limit or a full pipe.
     pub serial_dropped_bytes: u64,
 }

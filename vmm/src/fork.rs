@@ -15,7 +15,7 @@ use crate::control::StartTimes;
 use crate::devices::generation;
 use crate::kvm::{self, restore};
 use crate::machine::{BuildError, Devices, Machine, Parts};
-use crate::memory::{self, PageMaker};
+use crate::memory::{self, Giver, PageMaker};
 use crate::seccomp;
 use crate::snapshot::take::Savable;
 use crate::snapshot::{MAX_BYTES, Snapshot, SnapshotError};
@@ -113,7 +113,7 @@ pub fn build(
     let body = snapshot.body;
     restore::vcpus(&vcpus, &body.vcpus, body.tsc_khz)?;
     restore::machine(&vm, &body.vm)?;
-    let devices = Devices::connect(&vm, shared, &memory)?;
+    let devices = Devices::connect(&vm, shared, &memory, Giver::saved(&memory))?;
     devices.take_states(&body.devices)?;
     generation::announce(&vm)?;
     times.loaded_ns = sys::monotonic_ns();

@@ -15,11 +15,11 @@ use crate::control::StartTimes;
 use crate::devices::generation;
 use crate::devices::serial::SerialLog;
 use crate::devices::virtio::saved::{DeviceState, StateFault};
-use crate::devices::virtio::{Device, Fs, Rng, Transport, Vsock};
+use crate::devices::virtio::{Balloon, Device, Fs, Rng, Transport, Vsock};
 use crate::exit::ExitCode;
 use crate::kernel::{self, ImageError};
 use crate::kvm::{self, KvmError};
-use crate::memory::{self, MemoryError};
+use crate::memory::{self, Giver, MemoryError};
 use crate::seccomp;
 use crate::snapshot::SnapshotError;
 use crate::snapshot::take::Savable;
@@ -28,9 +28,9 @@ use crate::sys;
 use crate::vcpu::{Report, Surroundings, Vcpus};
 use crate::x86_64::{acpi, boot_params, registers};
 
-/// virtio-mmio devices that every machine has, in the order of their registers: vsock, rng. Behind them,
-/// where there are shared directories, theirs.
-const DEVICES: u32 = 2;
+/// virtio-mmio devices that every machine has, in the order of their registers: vsock, rng, balloon. Behind them, where there
+/// are shared directories, theirs.
+const DEVICES: u32 = 3;
 
 /// What confines a thread.
 type Confine = fn() -> io::Result<()>;
@@ -142,6 +142,8 @@ pub struct Devices {
     pub vsock: Arc<Mutex<Transport<Vsock>>>,
     /// Entropy.
     pub rng: Arc<Mutex<Transport<Rng>>>,
+    /// The way of free memory back to the host.
+    pub balloon: Arc<Mutex<Transport<Balloon>>>,
     /// Shared directories, if there are any.
     pub fs: Option<Arc<Mutex<Transport<Fs>>>>,
 }
@@ -153,7 +155,7 @@ impl Devices {
         DEVICES as usize + usize::from(shared)
     }
 
-    /// Makes them and connects them to the VM. Comes last of what KVM is told.
+    /// Makes them and connects them to the VM. Comes last of what KVM is told. `giver` is of this memory.
     ///
     /// # Errors
     /// One can't be made or connected.
@@ -161,11 +163,13 @@ impl Devices {
         vm: &VmFd,
         shared: Option<(File, OwnedFd)>,
         memory: &GuestMemoryMmap,
+        giver: Giver,
     ) -> Result<Self, BuildError> {
         let vsock = connect(vm, 0, Vsock::new(), memory)?;
         let rng = connect(vm, 1, Rng::new(), memory)?;
+        let balloon = connect(vm, 2, Ok(Balloon::new(giver)), memory)?;
         let fs = shared.map(|(area, server)| connect(vm, DEVICES, Fs::new(area, server), memory));
-        Ok(Self { vsock, rng, fs: fs.transpose()? })
+        Ok(Self { vsock, rng, balloon, fs: fs.transpose()? })
     }
 
     /// Their states, while nobody works on them.
@@ -174,6 +178,7 @@ impl Devices {
     /// A device has requests under way.
     pub fn states(&self) -> Result<Vec<DeviceState>, StateFault> {
         let mut states = vec![lock(&self.vsock).state()?, lock(&self.rng).state()?];
+        states.push(lock(&self.balloon).state()?);
         if let Some(fs) = &self.fs {
             states.push(lock(fs).state()?);
         }
@@ -193,6 +198,7 @@ impl Devices {
         take(&mut |state| vsock.take_state(state))?;
         vsock.begin_anew();
         take(&mut |state| lock(&self.rng).take_state(state))?;
+        take(&mut |state| lock(&self.balloon).take_state(state))?;
         match &self.fs {
             Some(fs) => take(&mut |state| lock(fs).take_state(state)),
             None => Ok(()),
@@ -201,7 +207,8 @@ impl Devices {
 
     fn shared(&self) -> Vec<SharedDevice> {
         let (vsock, rng) = (Arc::clone(&self.vsock), Arc::clone(&self.rng));
-        let mut devices = vec![vsock as SharedDevice, rng as SharedDevice];
+        let balloon = Arc::clone(&self.balloon);
+        let mut devices = vec![vsock as SharedDevice, rng as SharedDevice, balloon as SharedDevice];
         devices.extend(self.fs.iter().map(|fs| Arc::clone(fs) as SharedDevice));
         devices
     }
@@ -289,7 +296,7 @@ fn boot(
     boot_params::write(&memory, spec.memory_bytes(), loaded.root).map_err(BuildError::Tables)?;
     times.loaded_ns = sys::monotonic_ns();
 
-    let devices = Devices::connect(&vm, shared, &memory)?;
+    let devices = Devices::connect(&vm, shared, &memory, Giver::own(&memory))?;
     let mut savable = None;
     if let Some(boot) = vcpus.first() {
         registers::set_pvh_entry(boot, loaded.entry).map_err(BuildError::BootVcpu)?;

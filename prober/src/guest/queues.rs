@@ -4,7 +4,8 @@
 use super::Guest;
 use super::interpreter as order;
 use super::script::{
-    BUFFERS, INDIRECT, NEXT, NOTIFY, RNG, SIZE, STATUS, Script, VSOCK, WRITE, place,
+    BALLOON, BUFFERS, INDIRECT, NEXT, NOTIFY, QUEUES, RNG, SIZE, STATUS, Script, VSOCK, WRITE,
+    place,
 };
 
 const CHAIN: &str = "a chain is bounded in length and bytes, its places are checked before use, and a bad one breaks its \
@@ -32,6 +33,7 @@ fn sent(words: [u32; 4]) -> Script {
 pub(super) fn guests() -> Vec<Guest> {
     let mut guests = chains();
     guests.extend(rings());
+    guests.extend(reports());
     guests
 }
 
@@ -284,6 +286,52 @@ fn rings() -> Vec<Guest> {
                 script
                     .many(order::WRITE_16, place(0) + 0x4002, 8, [1000, 0, 8])
                     .write(RNG + NOTIFY, 0)
+                    .again(here, 0)
+            },
+        )
+        .goes_on(),
+    ]
+}
+
+fn reports() -> Vec<Guest> {
+    const PLACES: &str = "only whole pieces of the guest's own memory go back to the host, which it then reads as zeros";
+    const QUEUE: u32 = 2;
+    let report = |words: [u32; 4]| {
+        new().device(BALLOON, 3).descriptor(QUEUE, 0, words).offer(BALLOON, QUEUE, 1).settle()
+    };
+    vec![
+        Guest::new(
+            "report-outside",
+            "reports memory as free that it has not got",
+            PLACES,
+            report([0x8000_0000, 0, 4 << 20, WRITE]),
+        ),
+        Guest::new(
+            "report-over-end",
+            "reports memory as free from its own on to what lies behind it",
+            PLACES,
+            report([0x3e0_0000, 0, 8 << 20, WRITE]),
+        ),
+        Guest::new(
+            "report-queues",
+            "reports the memory as free in which it reports",
+            PLACES,
+            report([QUEUES, 0, 2 << 20, WRITE]),
+        ),
+        Guest::new(
+            "report-flood",
+            "reports the same memory as free without end",
+            "a report costs the processor that makes it, and no more of the host's mappings than there are pieces",
+            {
+                let script = new().device(BALLOON, 3).descriptor(
+                    QUEUE,
+                    0,
+                    [BUFFERS + (4 << 20), 0, 16 << 20, WRITE],
+                );
+                let here = script.here();
+                script
+                    .many(order::WRITE_16, place(QUEUE) + 0x4002, 1, [1000, 0, 1])
+                    .write(BALLOON + NOTIFY, QUEUE)
                     .again(here, 0)
             },
         )

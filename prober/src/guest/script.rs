@@ -3,10 +3,11 @@
 
 use super::interpreter as order;
 
-/// The devices' registers, a page each: vsock, entropy, shared directories.
+/// The devices' registers, a page each: vsock, entropy, balloon, shared directories.
 pub(super) const VSOCK: u32 = 0xd000_0000;
 pub(super) const RNG: u32 = 0xd000_1000;
-pub(super) const FS: u32 = 0xd000_2000;
+pub(super) const BALLOON: u32 = 0xd000_2000;
+pub(super) const FS: u32 = 0xd000_3000;
 
 // Registers.
 pub(super) const FEATURE_PAGE: u32 = 0x24;

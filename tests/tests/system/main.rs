@@ -18,6 +18,8 @@ mod kept;
 /// Machines: sizes, several at once, what is in them and what is not.
 mod machines;
 mod many;
+/// Memory that goes back to the host.
+mod memory;
 mod ordinary_user;
 mod policy;
 /// Machines in processes that waited for them.

@@ -29,14 +29,14 @@ const WATCHDOG_PERIOD: Duration = Duration::from_secs(2);
 /// Most messages that wait for the end of a pause: the host has no reason to send more.
 const MAX_DEFERRED: usize = 1024;
 
-// What an event's data word names; device tokens are below `DEVICE_TOKENS` in each device's range.
+// What an event's data word names; each device has a range of its own.
 const CONTROL: u32 = 0;
 const REPORTS: u32 = 1;
 const WATCHDOG: u32 = 2;
 const VSOCK: u32 = 0x1_0000;
 const RNG: u32 = 0x2_0000;
-const FS: u32 = 0x3_0000;
-const DEVICE_TOKENS: u32 = 0x1_0000;
+const BALLOON: u32 = 0x3_0000;
+const FS: u32 = 0x4_0000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
@@ -260,6 +260,10 @@ impl Loop {
         stats.entropy_bytes = rng.device().served_bytes();
         stats.rejected_accesses += rng.rejected_accesses();
         drop(rng);
+        let balloon = lock(&self.machine.devices.balloon);
+        stats.given_back_bytes = balloon.device().given_bytes();
+        stats.rejected_accesses += balloon.rejected_accesses();
+        drop(balloon);
         stats
     }
 
@@ -274,6 +278,7 @@ impl Loop {
         };
         add(VSOCK, lock(&self.machine.devices.vsock).event_sources());
         add(RNG, lock(&self.machine.devices.rng).event_sources());
+        add(BALLOON, lock(&self.machine.devices.balloon).event_sources());
         events.extend(self.fs_events());
         events
     }
@@ -300,7 +305,10 @@ impl MutEventSubscriber for Loop {
                 lock(&self.machine.devices.vsock).process(token - VSOCK);
                 self.forward_vsock_events();
             }
-            token @ RNG..FS => lock(&self.machine.devices.rng).process(token % DEVICE_TOKENS),
+            token @ RNG..BALLOON => lock(&self.machine.devices.rng).process(token - RNG),
+            token @ BALLOON..FS => {
+                lock(&self.machine.devices.balloon).process(token - BALLOON);
+            }
             token => self.on_fs(token - FS),
         }
     }

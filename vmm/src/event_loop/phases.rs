@@ -89,6 +89,7 @@ impl Loop {
         self.watch(self.device_events(), ops);
         lock(&self.machine.devices.vsock).kick();
         lock(&self.machine.devices.rng).kick();
+        lock(&self.machine.devices.balloon).kick();
         if let Some(fs) = &self.machine.devices.fs {
             let mut fs = lock(fs);
             fs.device_mut().hold(false);

@@ -6,9 +6,12 @@
 
 mod bulk;
 
+mod giver;
+
 mod holes;
 
 pub use bulk::{BulkReader, PageMaker};
+pub use giver::Giver;
 
 use std::fs::File;
 use std::ops::Range;
@@ -127,14 +130,15 @@ pub fn map_private_savable(file: &mut File, size: u64) -> Result<GuestMemoryMmap
     Ok(memory)
 }
 
-/// Puts memory without a file into the place of a part of a region.
+/// Puts memory without a file into the place of a part of a region, whose content is gone.
 fn map_nothing(region: &GuestRegionMmap, part: &Range<u64>) -> std::io::Result<()> {
     let place = |place: u64| usize::try_from(place).map_err(std::io::Error::other);
     let (from, bytes) = (place(part.start)?, place(part.end - part.start)?);
     let start = region.as_ptr().wrapping_add(from);
     let prot = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
-    // SAFETY: the part lies inside the region's own mapping, of which nobody has read or written anything yet.
+    // SAFETY: the part lies inside the region's own mapping and stays mapped, as one of its pages is replaced by another.
+    // Nothing here holds a reference to guest memory, and its content is the guest's.
     let mapped = unsafe { libc::mmap(start.cast(), bytes, prot, flags, -1, 0) };
     if mapped == libc::MAP_FAILED {
         return Err(std::io::Error::last_os_error());

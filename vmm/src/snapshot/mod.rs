@@ -29,7 +29,7 @@ use crate::x86_64::msrs::MAX_MSRS;
 /// First bytes of every saved machine.
 pub const MAGIC: [u8; 8] = *b"CLOISNAP";
 /// Changes with every change of [`Body`] and of what its parts mean.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// `EM_X86_64`.
 const ARCHITECTURE: u32 = 62;
 /// Bytes before the body.

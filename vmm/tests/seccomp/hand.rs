@@ -32,7 +32,8 @@ const QUEUES_OF_EACH: u64 = 0x10_0000;
 
 pub(crate) const VSOCK: u64 = 0;
 pub(crate) const RNG: u64 = 1;
-pub(crate) const FS: u64 = 2;
+pub(crate) const BALLOON: u64 = 2;
+pub(crate) const FS: u64 = 3;
 
 /// Writes to a register, reads one, writes to a port: all that the guest can do.
 const WRITE: u32 = 0;
@@ -133,7 +134,7 @@ impl Hand {
         let mut descriptors = files.descriptors().to_vec();
         descriptors.extend([area.as_raw_fd(), theirs.as_raw_fd()]);
         process::send(&control, &command_of(spec), &descriptors);
-        let (server, rings) = (Some(server), (0..3).map(|_| Vec::new()).collect());
+        let (server, rings) = (Some(server), (0..4).map(|_| Vec::new()).collect());
         let log = files.into_log();
         Self { traced, control, memory, file, rings, server, area, log, turn: 0 }
     }
@@ -199,7 +200,7 @@ impl Hand {
         let descriptors = [&kvm, &memory, &state].map(|file| file.as_raw_fd());
         let descriptors = [&descriptors[..], &[log, area.as_raw_fd(), theirs.as_raw_fd()]].concat();
         process::send(&control, first, &descriptors);
-        let rings = (0..3).map(|_| Vec::new()).collect();
+        let rings = (0..4).map(|_| Vec::new()).collect();
         let bytes = usize::try_from(shape().memory_bytes()).unwrap();
         let unused = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), bytes)]).unwrap();
         let (server, file) = (Some(server), memory);

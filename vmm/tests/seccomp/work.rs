@@ -16,7 +16,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::driver::{readable, writable};
 use crate::guests;
-use crate::hand::{FS, Hand, RNG, VSOCK, feed};
+use crate::hand::{BALLOON, FS, Hand, RNG, VSOCK, feed};
 use crate::tracer::{Injected, Kind, Seen, function, result};
 
 const RX: usize = 0;
@@ -24,6 +24,8 @@ const TX: usize = 1;
 /// Where packets lie.
 const PACKETS: u64 = 0x0100_0000;
 const STRIDE: u64 = 0x2_0000;
+/// Where the guest has memory that it has no use for.
+const FREE: u64 = 0x0280_0000;
 
 /// Every call of every life. Made once for all tests.
 pub(crate) fn everything() -> &'static BTreeSet<Seen> {
@@ -43,15 +45,19 @@ fn exited(code: ExitCode) -> i32 {
 fn devices() -> BTreeSet<Seen> {
     let mut hand = Hand::start();
     entropy(&mut hand);
+    reports(&mut hand);
     sockets(&mut hand);
     files(&mut hand);
     for _ in 0..3 {
+        // The event loop's to find, when the machine goes on.
+        hand.offer(BALLOON, 2, &[writable(FREE, 4 << 20)]);
         hand.send(&Command::Pause);
         assert_eq!(hand.event(), Event::Paused);
         hand.send(&Command::Stats);
         assert!(matches!(hand.event(), Event::Stats(_)));
         hand.send(&Command::Resume);
         assert_eq!(hand.event(), Event::Resumed);
+        hand.used(BALLOON, 2);
     }
     for byte in b"hello\n" {
         hand.out(layout::SERIAL_PORT, *byte);
@@ -77,6 +83,16 @@ fn entropy(hand: &mut Hand) {
     for _ in 0..6 {
         hand.used(RNG, 0);
     }
+}
+
+/// Memory that the guest has no use for.
+fn reports(hand: &mut Hand) {
+    hand.start_device(BALLOON, &[8, 8, 32]);
+    hand.memory.write_obj(7_u64, GuestAddress(FREE)).unwrap();
+    hand.offer(BALLOON, 2, &[writable(FREE, 4 << 20)]);
+    hand.notify(BALLOON, 2);
+    hand.used(BALLOON, 2);
+    assert_eq!(hand.memory.read_obj::<u64>(GuestAddress(FREE)).unwrap(), 0);
 }
 
 fn packet(operation: Operation, guest_port: u32, host_port: u32) -> Header {

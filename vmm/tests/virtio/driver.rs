@@ -195,6 +195,11 @@ impl<D: Device> Guest<D> {
         Self::over(device, self.memory.clone(), self.rings.clone())
     }
 
+    /// A device for which its memory has to be there before it.
+    pub(crate) fn in_memory(device: D, memory: GuestMemoryMmap) -> Self {
+        Self::over(device, memory, Vec::new())
+    }
+
     fn over(device: D, memory: GuestMemoryMmap, rings: Vec<Ring>) -> Self {
         let interrupt = EventFd::new(EFD_NONBLOCK).unwrap();
         let sizes = device.facts().queue_sizes.to_vec();

@@ -7,6 +7,8 @@ mod driver;
 
 mod peer;
 
+mod balloon;
+
 mod rng;
 
 mod fs;

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use super::fault::Fault;
-use super::queue::Queue;
+use super::queue::{self, Queue};
 
 /// What never changes about a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub trait Device {
     /// Whether the vCPU that notifies a queue does the work at once, in place of the event loop: for a
     /// device whose driver waits for the answer anyway. It spares that wait the wake-up of a thread.
     const IS_PROMPT: bool = false;
+    /// Most bytes in one chain; more breaks the device.
+    const MAX_CHAIN_BYTES: u32 = queue::MAX_CHAIN_BYTES;
 
     /// What never changes. Asked once.
     fn facts(&self) -> Facts;

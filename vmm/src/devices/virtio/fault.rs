@@ -2,8 +2,6 @@
 
 use std::io;
 
-use super::queue::MAX_CHAIN_BYTES;
-
 /// Why a device stopped working. The error says who is at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -61,8 +59,8 @@ pub enum QueueFault {
         /// Its length.
         length: u32,
     },
-    /// The chain is longer than [`MAX_CHAIN_BYTES`].
-    #[error("the descriptor chain is longer than {MAX_CHAIN_BYTES} bytes")]
+    /// The chain is longer than one of the device may be ([`super::Device::MAX_CHAIN_BYTES`]).
+    #[error("the descriptor chain is longer than one of this device may be")]
     ChainBytes,
     /// Indirect descriptors were not negotiated.
     #[error("indirect descriptor without the feature")]

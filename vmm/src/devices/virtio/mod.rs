@@ -22,6 +22,8 @@ pub mod saved;
 
 pub mod fault;
 
+pub mod balloon;
+
 pub mod rng;
 
 pub mod rate;
@@ -32,6 +34,7 @@ pub mod vsock;
 
 pub mod sys;
 
+pub use balloon::Balloon;
 pub use device::Device;
 pub use fault::Fault;
 pub use fs::Fs;

@@ -6,6 +6,7 @@
 //! be copied, so it is completed at most once.
 
 use std::mem;
+use std::ops::Range;
 use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_DESC_F_INDIRECT};
@@ -15,7 +16,7 @@ use vm_memory::{Address, Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, Vola
 
 use super::fault::QueueFault;
 
-/// Most bytes in one chain: far above what any driver of a device here posts (64 KiB and a header),
+/// Most bytes in one chain of most devices: far above what any driver of a device here posts (64 KiB and a header),
 /// and far below the 2^32 at which sums of descriptor lengths wrap (VIRTIO 1.2, 2.7.5.2).
 pub const MAX_CHAIN_BYTES: u32 = 4 << 20;
 
@@ -28,6 +29,12 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// Its guest addresses.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        self.address.raw_value()..self.end()
+    }
+
     fn end(&self) -> u64 {
         self.address.raw_value().saturating_add(u64::from(self.length))
     }
@@ -56,7 +63,7 @@ impl Chain {
         self.segments.get(self.readable..).unwrap_or_default()
     }
 
-    /// Bytes of these segments together; at most [`MAX_CHAIN_BYTES`].
+    /// Bytes of these segments together; no more than a chain of the device may have.
     #[must_use]
     pub fn bytes(segments: &[Segment]) -> usize {
         segments.iter().map(|segment| segment.length as usize).sum()
@@ -68,6 +75,7 @@ impl Chain {
 pub struct Queue {
     ring: virtio_queue::Queue,
     memory: GuestMemoryMmap,
+    max_chain_bytes: u32,
     /// The last completed chain's storage, for the next one.
     spare: Vec<Segment>,
     used_unseen: bool,
@@ -75,8 +83,12 @@ pub struct Queue {
 
 impl Queue {
     /// A queue on a ring that [`super::queue_config::QueueConfig::validate`] checked.
-    pub(super) fn new(ring: virtio_queue::Queue, memory: GuestMemoryMmap) -> Self {
-        Self { ring, memory, spare: Vec::new(), used_unseen: false }
+    pub(super) fn new(
+        ring: virtio_queue::Queue,
+        memory: GuestMemoryMmap,
+        max_chain_bytes: u32,
+    ) -> Self {
+        Self { ring, memory, max_chain_bytes, spare: Vec::new(), used_unseen: false }
     }
 
     /// The guest memory in which the queue lies.
@@ -254,7 +266,7 @@ impl Queue {
                 table.read_obj(place).map_err(|_| QueueFault::DescriptorIndex { index })?;
             let segment = self.segment(&descriptor)?;
             bytes += segment.length;
-            if bytes > MAX_CHAIN_BYTES {
+            if bytes > self.max_chain_bytes {
                 return Err(QueueFault::ChainBytes);
             }
             let writable = descriptor.is_write_only();
@@ -292,7 +304,7 @@ impl Queue {
             return Err(QueueFault::ZeroLength);
         }
         // Before the range check: it walks memory regions by length.
-        if length > MAX_CHAIN_BYTES {
+        if length > self.max_chain_bytes {
             return Err(QueueFault::ChainBytes);
         }
         if !self.memory.check_range(address, length as usize) {

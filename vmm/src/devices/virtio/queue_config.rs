@@ -30,7 +30,8 @@ impl QueueConfig {
         Self { max_size, size: 0, ready: false, descriptors: 0, driver_area: 0, device_area: 0 }
     }
 
-    /// Checks everything and freezes it into a queue. The one way to make a [`Queue`].
+    /// Checks everything and freezes it into a queue of which a chain has at most `max_chain_bytes`. The one way to make a
+    /// [`Queue`].
     ///
     /// # Errors
     /// The first rule that the driver broke.
@@ -38,6 +39,7 @@ impl QueueConfig {
         &self,
         memory: &GuestMemoryMmap,
         event_index: bool,
+        max_chain_bytes: u32,
     ) -> Result<Queue, QueueFault> {
         if !self.ready {
             return Err(QueueFault::NotReady);
@@ -60,10 +62,11 @@ impl QueueConfig {
         if first.overlaps(second) || first.overlaps(third) || second.overlaps(third) {
             return Err(QueueFault::AreasOverlap);
         }
-        self.freeze(memory, event_index).ok_or(QueueFault::Size { size, max })
+        let ring = self.freeze(event_index).ok_or(QueueFault::Size { size, max })?;
+        Ok(Queue::new(ring, memory.clone(), max_chain_bytes))
     }
 
-    fn freeze(&self, memory: &GuestMemoryMmap, event_index: bool) -> Option<Queue> {
+    fn freeze(&self, event_index: bool) -> Option<virtio_queue::Queue> {
         let mut ring = virtio_queue::Queue::new(self.max_size).ok()?;
         ring.try_set_size(self.size).ok()?;
         ring.try_set_desc_table_address(GuestAddress(self.descriptors)).ok()?;
@@ -71,7 +74,7 @@ impl QueueConfig {
         ring.try_set_used_ring_address(GuestAddress(self.device_area)).ok()?;
         ring.set_event_idx(event_index);
         ring.set_ready(true);
-        Some(Queue::new(ring, memory.clone()))
+        Some(ring)
     }
 }
 

@@ -190,7 +190,7 @@ impl<D: Device> Transport<D> {
     fn validate_queues(&self) -> Result<Vec<Queue>, QueueFault> {
         let event_index = self.registers.event_index();
         let queues = self.registers.queues().iter();
-        queues.map(|queue| queue.validate(&self.memory, event_index)).collect()
+        queues.map(|queue| queue.validate(&self.memory, event_index, D::MAX_CHAIN_BYTES)).collect()
     }
 
     /// Takes the queues away at once; the event loop does the rest.

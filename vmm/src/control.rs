@@ -143,12 +143,14 @@ pub struct StartTimes {
     pub kvm_ns: u64,
     /// Kernel, root and boot tables lie in guest memory.
     pub loaded_ns: u64,
-    /// The first `KVM_RUN` of the boot vCPU was about to be made.
-    pub entry_ns: u64,
-    /// The boot vCPU's time-stamp counter at [`Self::entry_ns`].
-    pub entry_tsc: u64,
+    /// The boot vCPU's time-stamp counter was read.
+    pub tsc_ns: u64,
+    /// What it was then.
+    pub tsc: u64,
     /// The rate of that counter, in kHz.
     pub tsc_khz: u32,
+    /// The first `KVM_RUN` of the boot vCPU was about to be made.
+    pub run_ns: u64,
 }
 
 /// What the probe guest showed of this host's KVM.

@@ -98,7 +98,7 @@ pub fn build(
         Purpose::Use(_) | Purpose::Savable(_) => host.create_vm(&memory)?,
         Purpose::Rehearsal => host.create_noted_vm(&memory)?,
     };
-    let vcpus = host.create_vcpus(&vm, spec.vm.vcpus)?;
+    let vcpus = host.create_blank_vcpus(&vm, spec.vm.vcpus)?;
     if let Some(boot) = vcpus.first() {
         host.check_can_save(boot)?;
     }
@@ -111,7 +111,9 @@ pub fn build(
         Some(_) => seccomp::confine_savable_vcpu,
     };
     let body = snapshot.body;
-    restore::vcpus(&vcpus, &body.vcpus, body.tsc_khz)?;
+    if let Some(counter) = restore::vcpus(&vcpus, &body.vcpus, body.tsc_khz)? {
+        (times.tsc, times.tsc_khz, times.tsc_ns) = (counter.tsc, counter.khz, counter.at_ns);
+    }
     restore::machine(&vm, &body.vm)?;
     let devices = Devices::connect(&vm, shared, &memory, Giver::saved(&memory))?;
     devices.take_states(&body.devices)?;

@@ -299,6 +299,11 @@ fn boot(
     let devices = Devices::connect(&vm, shared, &memory, Giver::own(&memory))?;
     let mut savable = None;
     if let Some(boot) = vcpus.first() {
+        times.tsc_khz = boot.get_tsc_khz().map_err(BuildError::BootVcpu)?;
+        times.tsc = registers::read_tsc(boot).map_err(BuildError::BootVcpu)?;
+        times.tsc_ns = sys::monotonic_ns();
+    }
+    if let Some(boot) = vcpus.first() {
         registers::set_pvh_entry(boot, loaded.entry).map_err(BuildError::BootVcpu)?;
         savable =
             saved.map(|saved| Savable::new(&host, boot, saved, (&memory, file))).transpose()?;
@@ -317,13 +322,8 @@ impl Machine {
     /// # Errors
     /// A thread or descriptor can't be made.
     pub(crate) fn assemble(parts: Parts, confine: Confine) -> Result<Self, BuildError> {
-        let Parts { spec, vm, vcpus, savable, devices, serial, mut times } = parts;
+        let Parts { spec, vm, vcpus, savable, devices, serial, times } = parts;
         let bus = Arc::new(Bus::new(SerialLog::new(serial), devices.shared()));
-        if let Some(boot) = vcpus.first() {
-            times.tsc_khz = boot.get_tsc_khz().map_err(BuildError::BootVcpu)?;
-            times.entry_tsc = registers::read_tsc(boot).map_err(BuildError::BootVcpu)?;
-        }
-        times.entry_ns = sys::monotonic_ns();
         let (sender, reports) = channel();
         let wake = Arc::new(event_descriptor()?);
         let surroundings = Surroundings {

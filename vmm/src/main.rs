@@ -115,6 +115,7 @@ fn first_message() -> Result<First, ControlError> {
     if command == Command::Prepare {
         // What is wrong with KVM is told to whoever asks for a machine: then it is tried again.
         prepared = descriptors.pop().and_then(|kvm| Host::prepared(kvm).ok());
+        seccomp::prepare();
         (command, descriptors) = control.receive()?;
     }
     Ok((control, command, descriptors, prepared))

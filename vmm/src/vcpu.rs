@@ -51,7 +51,12 @@ pub enum Report {
     /// It is out of the guest because that was wanted.
     Paused,
     /// It goes into the guest.
-    Running,
+    Running {
+        /// Which vCPU.
+        index: usize,
+        /// When, in nanoseconds of the monotonic clock.
+        at_ns: u64,
+    },
     /// Can it still do anything? Answer to [`Vcpus::look`].
     Looked {
         /// Which vCPU.
@@ -167,6 +172,13 @@ impl Vcpus {
         }
     }
 
+    /// Has every vCPU run, all of which are paused: nobody has to be taken out of the guest for it.
+    pub fn run(&self) {
+        for thread in &self.threads {
+            thread.tell(|order| order.wanted = Wanted::Run);
+        }
+    }
+
     /// Asks every vCPU whether it can still do anything; each that runs answers by a [`Report`].
     pub fn look(&self) {
         for thread in &self.threads {
@@ -192,9 +204,13 @@ impl Vcpus {
 }
 
 impl Thread {
-    fn order(&self, change: impl FnOnce(&mut Order)) {
+    fn tell(&self, change: impl FnOnce(&mut Order)) {
         change(&mut self.orders.lock());
         self.orders.changed.notify_one();
+    }
+
+    fn order(&self, change: impl FnOnce(&mut Order)) {
+        self.tell(change);
         self.immediate_exit.set();
         sys::kick(&self.handle);
     }
@@ -253,7 +269,8 @@ impl Vcpu {
                     if let Err(exit) = self.tell_guest() {
                         return State::Ended(Some(exit));
                     }
-                    self.report(Report::Running);
+                    let at_ns = sys::monotonic_ns();
+                    self.report(Report::Running { index: self.index, at_ns });
                     return State::Running;
                 }
                 Wanted::Stop => return State::Ended(None),

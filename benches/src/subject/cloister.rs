@@ -86,7 +86,7 @@ fn new(program: Program, descriptors: Places, output: File, control: Control) ->
     Prepared { program, descriptors, output, memory, control, jail: None, held: None }
 }
 
-/// The same, of a vmm that waits for its command when the clock starts.
+/// The same, of a vmm that waits for its command when the clock starts, and has made its VM, as those of a pool have.
 pub(super) fn blank(
     vmm: &Path,
     command: Command,
@@ -94,6 +94,7 @@ pub(super) fn blank(
     output: File,
 ) -> anyhow::Result<Prepared> {
     let (control, theirs) = control_pair()?;
+    control.send(&Command::Prepare, &[kvm()?.as_fd()])?;
     let places = vec![(null()?, 0), (null()?, 1), (theirs, CONTROL_FD)];
     let mut prepared = new(Program::new(vmm, &[])?, places, output, control);
     let mut all = vec![kvm()?.into()];

@@ -134,7 +134,7 @@ impl Stages {
             command_ns: times.command_ns.saturating_sub(begin_ns),
             kvm_ns: times.kvm_ns.saturating_sub(begin_ns),
             loaded_ns: times.loaded_ns.saturating_sub(begin_ns),
-            entry_ns: times.entry_ns.saturating_sub(begin_ns),
+            entry_ns: times.run_ns.saturating_sub(begin_ns),
         }
     }
 

@@ -81,7 +81,7 @@ pub(super) fn started_words(machine: &Machine, is_kept: bool) -> String {
     let since =
         |begin: u64, end: u64| Duration::from_nanos(end.saturating_sub(begin)).as_secs_f64();
     let whole = since(report.begin_ns, report.ready_ns) * 1000.0;
-    let guest = since(report.vmm.entry_ns, report.ready_ns) * 1000.0;
+    let guest = since(report.vmm.run_ns, report.ready_ns) * 1000.0;
     let origin = match machine.is_fork() {
         _ if is_kept => "from the disk",
         true => "from a template",

@@ -113,7 +113,7 @@ impl Loop {
         } else if let Err(error) = confine() {
             self.end(ExitCode::Host, format!("confining the event loop: {error}"));
         } else {
-            self.machine.vcpus.want(Wanted::Run);
+            self.machine.vcpus.run();
         }
     }
 
@@ -204,7 +204,7 @@ impl Loop {
                 }
                 Report::Paused => self.on_paused(ops),
                 Report::Saved { index, state } => self.on_saved(index, state, ops),
-                Report::Running => self.on_running(ops),
+                Report::Running { index, at_ns } => self.on_running(index, at_ns, ops),
                 Report::Looked { index, dead } => {
                     if let Some(slot) = self.dead.get_mut(index) {
                         *slot = dead;

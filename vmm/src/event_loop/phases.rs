@@ -37,7 +37,7 @@ impl Loop {
             Phase::Paused if self.saving.is_some() => self.next = Some(Wanted::Run),
             Phase::Paused => {
                 self.phase = Phase::Resuming { left: self.machine.vcpus.count() };
-                self.machine.vcpus.want(Wanted::Run);
+                self.machine.vcpus.run();
             }
             Phase::Pausing { .. } | Phase::Resuming { .. } => self.next = Some(Wanted::Run),
             Phase::Running => self.send(&Event::Resumed),
@@ -78,7 +78,10 @@ impl Loop {
         }
     }
 
-    pub(super) fn on_running(&mut self, ops: &mut EventOps) {
+    pub(super) fn on_running(&mut self, index: usize, at_ns: u64, ops: &mut EventOps) {
+        if !self.announced && index == 0 {
+            self.machine.times.run_ns = at_ns;
+        }
         let Phase::Resuming { left } = &mut self.phase else { return };
         *left = left.saturating_sub(1);
         if *left > 0 {

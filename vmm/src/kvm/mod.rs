@@ -1,8 +1,8 @@
 //! The machine as KVM knows it: VM, memory slots, interrupt controller, vCPUs, event descriptors.
 //!
 //! The order is the fast one (and a rule): memory slots come before the interrupt controller, event
-//! descriptors last. On Linux 6.18 a memory slot that is set after the interrupt controller waits
-//! for an SRCU grace period: 7.5 ms instead of 76 µs.
+//! descriptors last. On Linux 6.18 a memory slot that is set just after the interrupt controller waits
+//! for an SRCU grace period: 7.5 ms instead of 76 µs. Of a VM that was made beforehand ([`Host::prepared`]) that is long over.
 #![expect(unsafe_code, reason = "memory slots hand host addresses to KVM")]
 
 mod immediate_exit;
@@ -123,8 +123,9 @@ impl KvmError {
 pub struct Host {
     kvm: Kvm,
     cpuid: CpuId,
-    /// A VM that was made beforehand.
+    /// Made beforehand: a VM, and with its interrupt controller the boot vCPU of a machine with one.
     vm: RefCell<Option<VmFd>>,
+    boot: RefCell<Option<VcpuFd>>,
 }
 
 impl Host {
@@ -147,18 +148,20 @@ impl Host {
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(KvmError::ioctl("KVM_GET_SUPPORTED_CPUID"))?;
-        Ok(Self { kvm, cpuid, vm: RefCell::new(None) })
+        Ok(Self { kvm, cpuid, vm: RefCell::new(None), boot: RefCell::new(None) })
     }
 
-    /// The same, with the one VM that will be asked for: making it takes the kernel most of what a start from a saved machine
-    /// waits for, and needs nothing of the machine.
+    /// The same, with the one VM that will be asked for, its interrupt controller and its boot vCPU: making them takes the
+    /// kernel most of what a start from a saved machine waits for, and needs nothing of the machine.
     ///
     /// # Errors
-    /// It is not KVM, or too old, or the ioctl's.
+    /// It is not KVM, or too old, or an ioctl's.
     pub fn prepared(descriptor: OwnedFd) -> Result<Self, KvmError> {
         let host = Self::new(descriptor)?;
         let vm = host.empty_vm()?;
-        Ok(Self { vm: RefCell::new(Some(vm)), ..host })
+        vm.create_irq_chip().map_err(KvmError::ioctl("KVM_CREATE_IRQCHIP"))?;
+        let boot = host.create_vcpu(&vm, 0, 1)?;
+        Ok(Self { vm: RefCell::new(Some(vm)), boot: RefCell::new(Some(boot)), ..host })
     }
 
     /// A VM without memory.
@@ -217,22 +220,50 @@ impl Host {
     /// first. Comes after the memory slots.
     ///
     /// # Errors
-    /// An ioctl's, or more vCPUs than KVM allows.
+    /// As [`Self::create_blank_vcpus`].
     pub fn create_vcpus(&self, vm: &VmFd, count: u8) -> Result<Vec<VcpuFd>, KvmError> {
+        let vcpus = self.create_blank_vcpus(vm, count)?;
+        for vcpu in &vcpus {
+            registers::set_msrs_and_apic(vcpu).map_err(KvmError::ioctl("KVM_SET_MSRS"))?;
+        }
+        Ok(vcpus)
+    }
+
+    /// The same for vCPUs that go on from a saved state, in which MSRs and APIC are.
+    ///
+    /// # Errors
+    /// An ioctl's, or more vCPUs than KVM allows.
+    pub fn create_blank_vcpus(&self, vm: &VmFd, count: u8) -> Result<Vec<VcpuFd>, KvmError> {
         let most = self.kvm.get_max_vcpus();
         if usize::from(count) > most {
             return Err(KvmError::Vcpus { want: usize::from(count), most });
         }
-        vm.create_irq_chip().map_err(KvmError::ioctl("KVM_CREATE_IRQCHIP"))?;
-        (0..count).map(|index| self.create_vcpu(vm, index, count)).collect()
+        let mut vcpus = Vec::with_capacity(usize::from(count));
+        if let Some(boot) = self.boot.take() {
+            if count != 1 {
+                self.set_cpuid(&boot, 0, count)?;
+            }
+            vcpus.push(boot);
+        } else {
+            vm.create_irq_chip().map_err(KvmError::ioctl("KVM_CREATE_IRQCHIP"))?;
+            vcpus.push(self.create_vcpu(vm, 0, count)?);
+        }
+        for index in 1..count {
+            vcpus.push(self.create_vcpu(vm, index, count)?);
+        }
+        Ok(vcpus)
     }
 
     fn create_vcpu(&self, vm: &VmFd, index: u8, count: u8) -> Result<VcpuFd, KvmError> {
         let vcpu = vm.create_vcpu(u64::from(index)).map_err(KvmError::ioctl("KVM_CREATE_VCPU"))?;
-        let table = cpuid::for_vcpu(&self.cpuid, index, count);
-        vcpu.set_cpuid2(&table).map_err(KvmError::ioctl("KVM_SET_CPUID2"))?;
-        registers::set_msrs_and_apic(&vcpu).map_err(KvmError::ioctl("KVM_SET_MSRS"))?;
+        self.set_cpuid(&vcpu, index, count)?;
         Ok(vcpu)
+    }
+
+    /// What a vCPU says of itself. May be said anew until the vCPU has run.
+    fn set_cpuid(&self, vcpu: &VcpuFd, index: u8, count: u8) -> Result<(), KvmError> {
+        let table = cpuid::for_vcpu(&self.cpuid, index, count);
+        vcpu.set_cpuid2(&table).map_err(KvmError::ioctl("KVM_SET_CPUID2"))
     }
 
     /// A bare vCPU without interrupt controller: `hlt` comes back to user space. For the probe.

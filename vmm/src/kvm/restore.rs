@@ -52,15 +52,31 @@ impl Host {
     }
 }
 
-/// Puts the vCPUs, fresh from [`Host::create_vcpus`], into their saved states. As many states as vCPUs.
+/// A boot vCPU's time-stamp counter.
+#[derive(Clone, Copy, Debug)]
+pub struct Counter {
+    /// What it was.
+    pub tsc: u64,
+    /// Its rate here, in kHz.
+    pub khz: u32,
+    /// When, in nanoseconds of the monotonic clock.
+    pub at_ns: u64,
+}
+
+/// Puts the vCPUs, fresh from [`Host::create_blank_vcpus`], into their saved states. As many states as vCPUs.
+/// Returns the boot vCPU's counter; `None`: there is no vCPU.
 ///
 /// # Errors
 /// An ioctl's, or KVM did not take something.
-pub fn vcpus(vcpus: &[VcpuFd], states: &[VcpuState], tsc_khz: u32) -> Result<(), KvmError> {
+pub fn vcpus(
+    vcpus: &[VcpuFd],
+    states: &[VcpuState],
+    tsc_khz: u32,
+) -> Result<Option<Counter>, KvmError> {
     for (vcpu, state) in vcpus.iter().zip(states) {
         registers(vcpu, state)?;
     }
-    counters(vcpus, states, tsc_khz)?;
+    let counter = counters(vcpus, states, tsc_khz)?;
     for (vcpu, state) in vcpus.iter().zip(states) {
         // A timer that fired just before the state was read has no deadline any more, and its interrupt may
         // not have been seen: it fires again now. Where no timer was on, KVM ignores it.
@@ -76,7 +92,7 @@ pub fn vcpus(vcpus: &[VcpuFd], states: &[VcpuState], tsc_khz: u32) -> Result<(),
             _ => {}
         }
     }
-    Ok(())
+    Ok(counter)
 }
 
 fn registers(vcpu: &VcpuFd, state: &VcpuState) -> Result<(), KvmError> {
@@ -92,8 +108,12 @@ fn registers(vcpu: &VcpuFd, state: &VcpuState) -> Result<(), KvmError> {
 }
 
 /// Every vCPU's counter goes on from where it was, all with the distances from each other that they had.
-fn counters(vcpus: &[VcpuFd], states: &[VcpuState], tsc_khz: u32) -> Result<(), KvmError> {
-    let (Some(boot), Some(first)) = (vcpus.first(), states.first()) else { return Ok(()) };
+fn counters(
+    vcpus: &[VcpuFd],
+    states: &[VcpuState],
+    tsc_khz: u32,
+) -> Result<Option<Counter>, KvmError> {
+    let (Some(boot), Some(first)) = (vcpus.first(), states.first()) else { return Ok(None) };
     let khz = boot.get_tsc_khz().map_err(KvmError::ioctl("KVM_GET_TSC_KHZ"))?;
     if u64::from(khz.abs_diff(tsc_khz)) * 1_000_000 > u64::from(khz) * MAX_RATE_PPM {
         return Err(KvmError::Rate { saved_khz: tsc_khz, khz });
@@ -105,9 +125,10 @@ fn counters(vcpus: &[VcpuFd], states: &[VcpuState], tsc_khz: u32) -> Result<(), 
         offset::write(vcpu, base.wrapping_add(apart))?;
     }
     let (wanted, got) = (first.tsc, read_tsc(boot)?);
-    let elapsed_ms = sys::monotonic_ns().saturating_sub(begin_ns) / 1_000_000;
+    let at_ns = sys::monotonic_ns();
+    let elapsed_ms = at_ns.saturating_sub(begin_ns) / 1_000_000;
     if was_taken(got.wrapping_sub(wanted), khz, elapsed_ms) {
-        Ok(())
+        Ok(Some(Counter { tsc: got, khz, at_ns }))
     } else {
         Err(KvmError::Counter { wanted, got })
     }

@@ -10,8 +10,10 @@ mod program;
 mod weak;
 
 use std::io;
+use std::sync::OnceLock;
 
 use policy::Thread;
+use seccompiler::BpfProgram;
 
 /// Confines the calling thread as a vCPU thread.
 ///
@@ -52,8 +54,28 @@ fn confine(thread: Thread) -> io::Result<()> {
     if weak::leaves_out(thread) {
         return Ok(());
     }
+    seccompiler::apply_filter(filter(thread)?).map_err(io::Error::other)
+}
+
+/// Compiles all filters, for a process that waits for its machine: later that would be in the way of the guest's start.
+pub fn prepare() {
+    for thread in Thread::ALL {
+        // Said when it is needed.
+        filter(thread).ok();
+    }
+}
+
+/// The filter of a kind of thread; compiled once.
+fn filter(thread: Thread) -> io::Result<&'static BpfProgram> {
+    static FILTERS: [OnceLock<BpfProgram>; Thread::ALL.len()] =
+        [const { OnceLock::new() }; Thread::ALL.len()];
+    let number = Thread::ALL.iter().position(|kind| *kind == thread).unwrap_or_default();
+    let place = FILTERS.get(number).ok_or(io::ErrorKind::NotFound)?;
+    if let Some(program) = place.get() {
+        return Ok(program);
+    }
     let program = program::compile(policy::TABLE, thread).map_err(io::Error::other)?;
-    seccompiler::apply_filter(&program).map_err(io::Error::other)
+    Ok(place.get_or_init(|| program))
 }
 
 #[cfg(test)]

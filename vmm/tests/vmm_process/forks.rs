@@ -82,7 +82,15 @@ impl Template {
     /// A machine that goes on, by any of the commands for that. Where its counter is the host's ([`state_by_now`]) it can
     /// be a second too late on a host with much to do; the next one may not be.
     pub(crate) fn go_on(&self, command: &Command) -> Vmm {
-        let start = || Self::start(command, &self.memory, &state_by_now(&self.state, self.saved));
+        self.go_on_in(Vmm::spawn, command)
+    }
+
+    /// The same in a process that is made so.
+    pub(crate) fn go_on_in(&self, spawn: fn() -> Vmm, command: &Command) -> Vmm {
+        let start = || {
+            let state = state_by_now(&self.state, self.saved);
+            Self::start_in(spawn(), command, &self.memory, &state)
+        };
         for _ in 1..STARTS {
             let mut vmm = start();
             if !vmm.is_late() {
@@ -93,7 +101,10 @@ impl Template {
     }
 
     fn start(command: &Command, memory: &File, state: &File) -> Vmm {
-        let mut vmm = Vmm::spawn();
+        Self::start_in(Vmm::spawn(), command, memory, state)
+    }
+
+    fn start_in(mut vmm: Vmm, command: &Command, memory: &File, state: &File) -> Vmm {
         let (log, writer) = log_pipe();
         let kvm = kvm();
         let descriptors = [&kvm, memory, state, &writer].map(AsRawFd::as_raw_fd);
@@ -379,7 +390,7 @@ fn the_time_of_a_fork_does_not_grow_with_its_memory() {
     };
     let fork = |memory_mib| {
         let template = Template::new(saved_spec(1, memory_mib), &guests::count_for_ever(), 10);
-        least_us(|| template.fork(), |times| times.entry_ns - times.process_ns)
+        least_us(|| template.fork(), |times| times.run_ns - times.process_ns)
     };
     let mut rounds = (0..ROUNDS).map(|_| {
         let (small, large) = (128, 8 << 10);

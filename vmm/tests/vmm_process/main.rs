@@ -3,6 +3,7 @@
 
 mod forks;
 mod guests;
+mod prepared;
 mod process;
 mod whole;
 

@@ -136,9 +136,9 @@ impl Way {
         let vmm = &report.vmm;
         let (mut last, instants) = match self {
             Self::Boot | Self::ColdBoot => {
-                let ticks = report.supervisor_start_tsc.saturating_sub(vmm.entry_tsc);
-                let init_ns = vmm.entry_ns.saturating_add(nanoseconds(ticks, vmm.tsc_khz));
-                let after = [vmm.entry_ns, init_ns, report.ready_ns, first_output_ns];
+                let ticks = report.supervisor_start_tsc.saturating_sub(vmm.tsc);
+                let init_ns = vmm.tsc_ns.saturating_add(nanoseconds(ticks, vmm.tsc_khz));
+                let after = [vmm.run_ns, init_ns, report.ready_ns, first_output_ns];
                 let [entry, init, ready, output] = after;
                 let before = [report.spawn_ns, vmm.process_ns, vmm.kvm_ns, vmm.loaded_ns];
                 let [spawn, process, kvm, loaded] = before;
@@ -151,7 +151,7 @@ impl Way {
                     vmm.process_ns,
                     vmm.kvm_ns,
                     vmm.loaded_ns,
-                    vmm.entry_ns,
+                    vmm.run_ns,
                     report.ready_ns,
                     first_output_ns,
                 ];
@@ -191,8 +191,9 @@ mod tests {
                 command_ns: 1_310,
                 kvm_ns: 1_600,
                 loaded_ns: 2_000,
-                entry_ns: 2_500,
-                entry_tsc: 10,
+                tsc_ns: 2_500,
+                tsc: 10,
+                run_ns: 2_500,
                 tsc_khz: 2_000_000,
             },
             connected_ns: 9_000,

@@ -267,7 +267,7 @@ fn tell_start(report: &StartReport) {
         ("vmm entered main", report.vmm.process_ns),
         ("machine built by KVM", report.vmm.kvm_ns),
         ("kernel and root loaded", report.vmm.loaded_ns),
-        ("first entry into the guest", report.vmm.entry_ns),
+        ("first entry into the guest", report.vmm.run_ns),
         ("supervisor connected", report.connected_ns),
         ("supervisor ready", report.ready_ns),
     ] {

@@ -7,6 +7,10 @@
 //!     └────────▶ Ended ◀────┘
 //! ```
 
+mod report;
+
+pub use report::{Report, Wanted};
+
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
@@ -18,8 +22,8 @@ use vmm_sys_util::eventfd::EventFd;
 
 use crate::bus::Bus;
 use crate::exit::{Exit, ExitCode};
+use crate::kvm::ImmediateExit;
 use crate::kvm::saved::VcpuState;
-use crate::kvm::{ImmediateExit, KvmError};
 use crate::sys;
 
 /// Stack of a vCPU thread: deepest use is formatting one exit message.
@@ -33,47 +37,6 @@ const RFLAGS_IF: u64 = 1 << 9;
 /// `KVM_SYSTEM_EVENT_*` of the KVM API, section 5.
 const SYSTEM_SHUTDOWN: u32 = 1;
 const SYSTEM_RESET: u32 = 2;
-
-/// What the event loop wants of all vCPUs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// Stay out of the guest.
-    Pause,
-    /// Run the guest.
-    Run,
-    /// End the thread.
-    Stop,
-}
-
-/// What a vCPU thread tells the event loop.
-#[derive(Debug)]
-pub enum Report {
-    /// It is out of the guest because that was wanted.
-    Paused,
-    /// It goes into the guest.
-    Running {
-        /// Which vCPU.
-        index: usize,
-        /// When, in nanoseconds of the monotonic clock.
-        at_ns: u64,
-    },
-    /// Can it still do anything? Answer to [`Vcpus::look`].
-    Looked {
-        /// Which vCPU.
-        index: usize,
-        /// Halted with interrupts off, or never started.
-        dead: bool,
-    },
-    /// Its state, or why it can't be had. Answer to [`Vcpus::save`].
-    Saved {
-        /// Which vCPU.
-        index: usize,
-        /// Its state.
-        state: Result<Box<VcpuState>, KvmError>,
-    },
-    /// The machine has ended.
-    Ended(Exit),
-}
 
 /// What one thread and the event loop share.
 #[derive(Debug, Default)]

@@ -74,8 +74,9 @@ impl Machine {
         let paused = self.ask_vmm(Request::Pause { reply }, answer).await;
         if matches!(paused, Err(MachineError::NoAnswer { .. })) {
             // A file may take longer than anybody waits for a pause. Nobody waits for the answer either, nor for room to ask.
+            // In the same queue: a later pause must not overtake it and be undone by it.
             let (reply, _) = oneshot::channel();
-            self.requests.try_send(Request::Resume { reply }).ok();
+            self.direct.try_send(Request::Resume { reply }).ok();
         }
         paused??;
         self.pause.set(true);

@@ -136,6 +136,11 @@ impl Bed {
 
     /// The warden's process, told from its lock.
     pub(crate) fn warden(&self, team: &str) -> i32 {
+        self.warden_with_lock(team).expect("a warden that holds the lock")
+    }
+
+    /// The same, if it has the lock already.
+    pub(crate) fn warden_with_lock(&self, team: &str) -> Option<i32> {
         let lock = self.path("state").join("teams").join(team).join("lock");
         let lock = lock.canonicalize().expect("a lock");
         for entry in fs::read_dir("/proc").expect("/proc").flatten() {
@@ -146,10 +151,10 @@ impl Bed {
             }
             let open = fs::read_dir(entry.path().join("fd")).into_iter().flatten().flatten();
             if open.filter_map(|fd| fs::read_link(fd.path()).ok()).any(|path| path == lock) {
-                return pid;
+                return Some(pid);
             }
         }
-        unreachable!("no warden holds {}", lock.display());
+        None
     }
 
     /// Asserts that nothing of any team is left.

@@ -1,7 +1,10 @@
 //! A `cloister` that runs: its streams, signals to it, and its end, each with a limit.
 
-use std::io::Write as _;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout};
+use std::fs;
+use std::io::{Read, Write as _};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -13,6 +16,9 @@ use crate::call::Outcome;
 
 /// What is read at once from a stream.
 const CHUNK: usize = 64 << 10;
+/// How long the streams of a process that has ended may stay open without a byte: whoever it leaves with them ends at
+/// once, or never.
+const REST_LIMIT: Duration = Duration::from_secs(60);
 
 /// A process that is killed when it is dropped.
 #[derive(Debug)]
@@ -30,7 +36,7 @@ pub struct Running {
 impl Running {
     pub(crate) fn new(mut child: Child, words: String, limit: Duration) -> Self {
         let stdin = child.stdin.take();
-        let stderr = child.stderr.take().map(Stream::of_stderr);
+        let stderr = child.stderr.take().map(Stream::of_pipe);
         Self {
             child,
             words,
@@ -135,7 +141,7 @@ impl Running {
     /// Waits for the end, and for all that it wrote.
     ///
     /// # Panics
-    /// It does not end within the limit.
+    /// It does not end within the limit, or leaves somebody who holds its streams.
     #[must_use = "say what should have come of it"]
     pub fn finish(mut self) -> Outcome {
         self.read_stdout();
@@ -145,8 +151,11 @@ impl Running {
         }
         let status = self.child.wait().expect("it can be waited for");
         let time = self.begin.elapsed();
-        let stdout = self.stdout.take().map(Stream::rest).unwrap_or_default();
-        let stderr = self.stderr.take().map(Stream::rest).unwrap_or_default();
+        let rest = |stream: Stream| {
+            stream.rest().unwrap_or_else(|why| panic!("`{}` has ended, but {why}", self.words))
+        };
+        let stdout = self.stdout.take().map(rest).unwrap_or_default();
+        let stderr = self.stderr.take().map(rest).unwrap_or_default();
         let stderr = String::from_utf8_lossy(&stderr).into_owned();
         assert!(ended, "`{}` did not end within {:?}; it said:\n{stderr}", self.words, self.limit);
         if let Some(feeder) = self.feeder.take() {
@@ -157,7 +166,7 @@ impl Running {
 
     fn read_stdout(&mut self) {
         if let Some(stdout) = self.child.stdout.take() {
-            self.stdout = Some(Stream::of_stdout(stdout));
+            self.stdout = Some(Stream::of_pipe(stdout));
         }
     }
 
@@ -179,18 +188,19 @@ impl Drop for Running {
 pub(crate) struct Stream {
     chunks: Receiver<Vec<u8>>,
     seen: Vec<u8>,
+    /// What the other end is, as `/proc/PID/fd` shows it.
+    other_end: PathBuf,
 }
 
 impl Stream {
-    fn of_stdout(stdout: ChildStdout) -> Self {
-        Self::new(stdout)
+    /// Of a pipe, both ends of which are shown alike.
+    fn of_pipe(pipe: impl Read + AsRawFd + Send + 'static) -> Self {
+        let link = format!("/proc/self/fd/{}", pipe.as_raw_fd());
+        let other_end = fs::read_link(link).expect("a descriptor of ours");
+        Self::new(pipe, other_end)
     }
 
-    fn of_stderr(stderr: ChildStderr) -> Self {
-        Self::new(stderr)
-    }
-
-    pub(crate) fn new(mut source: impl std::io::Read + Send + 'static) -> Self {
+    pub(crate) fn new(mut source: impl Read + Send + 'static, other_end: PathBuf) -> Self {
         let (sender, chunks) = mpsc::channel();
         thread::spawn(move || {
             let mut buffer = vec![0; CHUNK];
@@ -202,7 +212,7 @@ impl Stream {
                 }
             }
         });
-        Self { chunks, seen: Vec::new() }
+        Self { chunks, seen: Vec::new(), other_end }
     }
 
     /// All that was read, once it contains `text`.
@@ -222,11 +232,67 @@ impl Stream {
         }
     }
 
-    /// All that was read and will be.
-    pub(crate) fn rest(mut self) -> Vec<u8> {
-        while let Ok(chunk) = self.chunks.recv() {
-            self.seen.extend(chunk);
+    /// All that was read and will be, of a process that has ended. The error tells who else holds the stream.
+    pub(crate) fn rest(self) -> Result<Vec<u8>, String> {
+        self.rest_within(REST_LIMIT)
+    }
+
+    fn rest_within(mut self, limit: Duration) -> Result<Vec<u8>, String> {
+        loop {
+            match self.chunks.recv_timeout(limit) {
+                Ok(chunk) => self.seen.extend(chunk),
+                Err(RecvTimeoutError::Disconnected) => return Ok(self.seen),
+                Err(RecvTimeoutError::Timeout) => {
+                    let (end, holders) = (self.other_end.display(), holders(&self.other_end));
+                    return Err(format!("{end} is held by {holders:#?}"));
+                }
+            }
         }
-        self.seen
+    }
+}
+
+/// The other processes that have this open, and what each waits for in the kernel.
+fn holders(open: &Path) -> Vec<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let holds = |process: &Path| {
+        let descriptors = fs::read_dir(process.join("fd")).into_iter().flatten().flatten();
+        descriptors.filter_map(|one| fs::read_link(one.path()).ok()).any(|link| link == open)
+    };
+    let told = |process: PathBuf, name: &str| {
+        let bytes = fs::read(process.join(name)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace('\0', " ")
+    };
+    processes
+        .map(|process| process.path())
+        .filter(|process| !process.ends_with(std::process::id().to_string()) && holds(process))
+        .map(|process| {
+            let names = ["cmdline", "status", "wchan", "syscall", "stack"];
+            names.map(|name| told(process.clone(), name)).join("\n")
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn who_is_left_with_a_stream_is_named() {
+        let mut shell = Command::new("sh")
+            .args(["-c", "echo said; sleep 100 & echo $! >&2"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert!(shell.wait().unwrap().success());
+        let mut errors = Stream::of_pipe(shell.stderr.take().unwrap());
+        let left = errors.until("\n", Duration::from_secs(30)).unwrap().trim().parse().unwrap();
+        let output = Stream::of_pipe(shell.stdout.take().unwrap());
+        let told = output.rest_within(Duration::from_millis(200)).unwrap_err();
+        kill_process(Pid::from_raw(left).unwrap(), Signal::KILL).unwrap();
+        assert!(told.starts_with("pipe:[") && told.contains("sleep 100"), "{told}");
+        assert_eq!(errors.rest().unwrap(), format!("{left}\n").into_bytes());
     }
 }

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -58,7 +58,7 @@ impl Terminal {
         let child = command.spawn().unwrap_or_else(|error| panic!("{words}: {error}"));
         // Its copies of the other side must be the only ones, so that its end is the stream's.
         drop(command);
-        let screen = Stream::new(keyboard.try_clone().expect("a second handle"));
+        let screen = Stream::new(keyboard.try_clone().expect("a second handle"), path.to_owned());
         Self { child, words, begin: Instant::now(), limit, keyboard, screen }
     }
 
@@ -128,8 +128,9 @@ impl Terminal {
             self.child.kill().expect("it can be killed");
         }
         let code = self.child.wait().expect("it can be waited for").code();
-        let empty = Stream::new(std::io::empty());
+        let empty = Stream::new(std::io::empty(), PathBuf::new());
         let shown = std::mem::replace(&mut self.screen, empty).rest();
+        let shown = shown.unwrap_or_else(|why| panic!("`{}` has ended, but {why}", self.words));
         let shown = String::from_utf8_lossy(&shown).into_owned();
         // Before that stands a sign of life, drawn again and again.
         let shown = shown.rsplit(CLEARED_LINE).next().unwrap_or_default().to_owned();

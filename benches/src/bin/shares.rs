@@ -20,7 +20,9 @@ const CMDLINE: &str = include_str!("../../../kernel-config/cmdline");
 
 /// The same work on a share of ours and on one of virtiofsd under QEMU. Exit code 1: a target is missed; 2:
 /// it could not be measured.
+// What a caller adds takes the place of what the script says.
 #[derive(Debug, Parser)]
+#[command(args_override_self = true)]
 struct Arguments {
     /// The folder of our programs, with the work program.
     #[arg(long, value_name = "FOLDER")]

@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use vm_memory::{GuestMemory, GuestMemoryMmap, GuestMemoryRegion};
 
@@ -94,10 +95,10 @@ pub fn build(
     let cpuid = host.boot_cpuid(spec.vm.vcpus);
     snapshot.check_fits(&spec.vm, &spec.fingerprint, &cpuid, count)?;
     // Memory slots first, then the interrupt controller, event descriptors last (see `crate::kvm`).
-    let vm = match purpose {
+    let vm = Arc::new(match purpose {
         Purpose::Use(_) | Purpose::Savable(_) => host.create_vm(&memory)?,
         Purpose::Rehearsal => host.create_noted_vm(&memory)?,
-    };
+    });
     let vcpus = host.create_blank_vcpus(&vm, spec.vm.vcpus)?;
     if let Some(boot) = vcpus.first() {
         host.check_can_save(boot)?;

@@ -18,7 +18,7 @@ use crate::devices::virtio::saved::{DeviceState, StateFault};
 use crate::devices::virtio::{Balloon, Device, Fs, Rng, Transport, Vsock};
 use crate::exit::ExitCode;
 use crate::kernel::{self, ImageError};
-use crate::kvm::{self, KvmError};
+use crate::kvm::{self, KvmError, Line};
 use crate::memory::{self, Giver, MemoryError};
 use crate::seccomp;
 use crate::snapshot::SnapshotError;
@@ -160,7 +160,7 @@ impl Devices {
     /// # Errors
     /// One can't be made or connected.
     pub fn connect(
-        vm: &VmFd,
+        vm: &Arc<VmFd>,
         shared: Option<(File, OwnedFd)>,
         memory: &GuestMemoryMmap,
         giver: Giver,
@@ -241,7 +241,7 @@ pub struct Machine {
     /// Of a rehearsal: the sizes of its memory slots, in bytes.
     pub noted: Option<Vec<u64>>,
     /// The VM; closing it early would only cost time.
-    pub vm: VmFd,
+    pub vm: Arc<VmFd>,
 }
 
 /// Builds the machine of `spec`; `prepared`: by [`crate::control::Command::Prepare`].
@@ -285,7 +285,7 @@ fn boot(
 
     // Memory slots first, then the interrupt controller, event descriptors last (see `crate::kvm`).
     let host = prepared.map_or_else(|| kvm::Host::new(kvm), Ok)?;
-    let vm = host.create_vm(&memory)?;
+    let vm = Arc::new(host.create_vm(&memory)?);
     let vcpus = host.create_vcpus(&vm, spec.vcpus)?;
     times.kvm_ns = sys::monotonic_ns();
 
@@ -341,7 +341,7 @@ impl Machine {
 /// What a machine is put together from.
 pub(crate) struct Parts {
     pub(crate) spec: VmSpec,
-    pub(crate) vm: VmFd,
+    pub(crate) vm: Arc<VmFd>,
     pub(crate) vcpus: Vec<VcpuFd>,
     pub(crate) savable: Option<Savable>,
     pub(crate) devices: Devices,
@@ -351,17 +351,15 @@ pub(crate) struct Parts {
 
 /// Makes a device's transport and connects it to the VM.
 fn connect<D: Device>(
-    vm: &VmFd,
+    vm: &Arc<VmFd>,
     index: u32,
     device: io::Result<D>,
     memory: &GuestMemoryMmap,
 ) -> Result<Arc<Mutex<Transport<D>>>, BuildError> {
-    let interrupt = event_descriptor()?;
-    let for_kvm = interrupt.try_clone().map_err(BuildError::system("dup of an interrupt"))?;
     let device = device.map_err(BuildError::system("making a device"))?;
-    let transport = Transport::new(device, memory.clone(), interrupt)
+    let transport = Transport::new(device, memory.clone(), Line::of_device(vm, index))
         .map_err(BuildError::system("making a device's descriptors"))?;
-    kvm::connect_device(vm, index, &for_kvm, transport.queue_events())?;
+    kvm::connect_device(vm, index, transport.queue_events())?;
     Ok(Arc::new(Mutex::new(transport)))
 }
 

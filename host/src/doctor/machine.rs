@@ -23,10 +23,9 @@ use crate::text::printable_line;
 /// The only version that KVM has had since Linux 2.6.22; it promises not to change.
 const KVM_API_VERSION: i32 = 12;
 /// What the vmm builds a machine of. It checks the same again, at each start.
-const CAPABILITIES: [(Cap, &str); 7] = [
+const CAPABILITIES: [(Cap, &str); 6] = [
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
-    (Cap::Irqfd, "KVM_CAP_IRQFD"),
     (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
     (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),

@@ -2,12 +2,12 @@
 //! others whenever a machine goes on from a saved one. The guest's kernel then makes its random numbers anew, before any
 //! program of the guest is asked to.
 
-use kvm_ioctls::{Error as Errno, VmFd};
+use kvm_ioctls::VmFd;
 use std::io;
 use vm_memory::{Bytes as _, GuestAddress, GuestMemoryMmap};
 
 use super::virtio::sys;
-use crate::kvm::KvmError;
+use crate::kvm::{self, KvmError};
 use crate::x86_64::layout;
 
 /// Bytes of an id.
@@ -29,9 +29,7 @@ pub fn renew(memory: &GuestMemoryMmap) -> io::Result<()> {
 /// # Errors
 /// The ioctl's.
 pub fn announce(vm: &VmFd) -> Result<(), KvmError> {
-    let line = |high| vm.set_irq_line(layout::GENERATION_GSI, high);
-    let edge: Result<(), Errno> = line(true).and_then(|()| line(false));
-    edge.map_err(KvmError::ioctl("KVM_IRQ_LINE"))
+    kvm::pulse(vm, layout::GENERATION_GSI)
 }
 
 #[cfg(test)]

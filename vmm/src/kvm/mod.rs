@@ -7,6 +7,8 @@
 
 mod immediate_exit;
 
+mod line;
+
 pub mod saved;
 
 pub mod restore;
@@ -14,6 +16,7 @@ pub mod restore;
 mod offset;
 
 pub use immediate_exit::ImmediateExit;
+pub use line::{Line, pulse};
 pub(crate) use saved::{read_msrs, write_msrs};
 
 use std::cell::RefCell;
@@ -34,10 +37,9 @@ use crate::x86_64::{cpuid, layout, registers};
 /// The only version of the API there has been since Linux 2.6.22.
 const API_VERSION: i32 = 12;
 /// What this vmm can't do without.
-const NEEDED: [(Cap, &str); 7] = [
+const NEEDED: [(Cap, &str); 6] = [
     (Cap::UserMemory, "KVM_CAP_USER_MEMORY"),
     (Cap::Irqchip, "KVM_CAP_IRQCHIP"),
-    (Cap::Irqfd, "KVM_CAP_IRQFD"),
     (Cap::Ioeventfd, "KVM_CAP_IOEVENTFD"),
     (Cap::ExtCpuid, "KVM_CAP_EXT_CPUID"),
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
@@ -315,18 +317,11 @@ pub fn noted_pages(vm: &VmFd, slots: &[u64]) -> Result<Vec<u64>, KvmError> {
     Ok(pages)
 }
 
-/// Connects a virtio-mmio device: its interrupt line and one notification per queue. Comes last.
+/// Connects a virtio-mmio device's notifications, one per queue. Comes last.
 ///
 /// # Errors
 /// An ioctl's.
-pub fn connect_device(
-    vm: &VmFd,
-    index: u32,
-    interrupt: &EventFd,
-    queues: &[EventFd],
-) -> Result<(), KvmError> {
-    vm.register_irqfd(interrupt, layout::VIRTIO_FIRST_GSI + index)
-        .map_err(KvmError::ioctl("KVM_IRQFD"))?;
+pub fn connect_device(vm: &VmFd, index: u32, queues: &[EventFd]) -> Result<(), KvmError> {
     let base = layout::VIRTIO_MMIO_BASE + u64::from(index) * layout::VIRTIO_MMIO_STRIDE;
     let notify = IoEventAddress::Mmio(base + QUEUE_NOTIFY);
     for (queue, event) in (0u32..).zip(queues) {

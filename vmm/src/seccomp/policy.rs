@@ -70,8 +70,9 @@ const VCPU: &[Thread] = &[Thread::Vcpu];
 const SAVABLE_LOOP: &[Thread] = &[Thread::SavableLoop];
 const SAVABLE_VCPU: &[Thread] = &[Thread::SavableVcpu];
 
-/// `KVM_RUN`, `_GET_MP_STATE`, `_GET_REGS` of the KVM API.
+/// `KVM_RUN`, `_IRQ_LINE`, `_GET_MP_STATE`, `_GET_REGS` of the KVM API.
 const KVM_RUN: u32 = 0xae80;
+const KVM_IRQ_LINE: u32 = 0x4008_ae61;
 const KVM_GET_MP_STATE: u32 = 0x8004_ae98;
 const KVM_GET_REGS: u32 = 0x8090_ae81;
 /// `KVM_KVMCLOCK_CTRL`: it sets one flag for the guest and has no argument.
@@ -130,6 +131,7 @@ const fn fcntl(command: i32, threads: &'static [Thread], reason: &'static str) -
 /// needs it.
 pub const TABLE: &[Line] = &[
     ioctl(KVM_RUN, VCPU, "runs the guest"),
+    ioctl(KVM_IRQ_LINE, BOTH, "a device's interrupt"),
     ioctl(KVM_GET_MP_STATE, VCPU, "watchdog"),
     ioctl(KVM_GET_REGS, VCPU, "watchdog, exit report"),
     ioctl(KVM_KVMCLOCK_CTRL, VCPU, "goes on after a pause: the guest is told of it"),

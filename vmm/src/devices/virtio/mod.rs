@@ -39,7 +39,7 @@ pub use device::Device;
 pub use fault::Fault;
 pub use fs::Fs;
 pub use rng::Rng;
-pub use transport::Transport;
+pub use transport::{Interrupt, Transport};
 pub use vsock::Vsock;
 
 /// A device's register page as the bus sees it: any offset, any width, from any vCPU thread.

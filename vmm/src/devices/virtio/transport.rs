@@ -4,6 +4,7 @@
 //! [`Transport::process`], all under one lock that the caller holds. Each call does bounded work; a
 //! device that is not done signals the event of one of its own queues and goes on in a later turn.
 
+use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
@@ -17,13 +18,27 @@ use super::queue::Queue;
 use super::registers::{Effect, INTERRUPT_USED, Phase, Registers};
 use super::saved::{DeviceState, StateFault};
 
+/// How a device interrupts its guest.
+pub trait Interrupt: Debug + Send {
+    /// Does so once; without effect when nobody can be interrupted any more.
+    fn signal(&self);
+}
+
+/// Without a VM: whoever plays the guest reads the event.
+impl Interrupt for EventFd {
+    fn signal(&self) {
+        // Fails only when the counter is full; then a signal is pending already.
+        drop(self.write(1));
+    }
+}
+
 /// A device with its registers.
 #[derive(Debug)]
 pub struct Transport<D> {
     registers: Registers,
     device: D,
     memory: GuestMemoryMmap,
-    interrupt: EventFd,
+    interrupt: Box<dyn Interrupt>,
     queue_events: Vec<EventFd>,
     fault: Option<Fault>,
 }
@@ -33,11 +48,16 @@ impl<D: Device> Transport<D> {
     ///
     /// # Errors
     /// No event descriptor could be made.
-    pub fn new(device: D, memory: GuestMemoryMmap, interrupt: EventFd) -> io::Result<Self> {
+    pub fn new(
+        device: D,
+        memory: GuestMemoryMmap,
+        interrupt: impl Interrupt + 'static,
+    ) -> io::Result<Self> {
         let facts = device.facts();
         let events = facts.queue_sizes.iter().map(|_| EventFd::new(EFD_NONBLOCK));
         let queue_events = events.collect::<io::Result<_>>()?;
         let registers = Registers::new(facts);
+        let interrupt = Box::new(interrupt);
         Ok(Self { registers, device, memory, interrupt, queue_events, fault: None })
     }
 
@@ -213,13 +233,12 @@ impl<D: Device> Transport<D> {
     }
 
     fn signal_interrupt(&self) {
-        // Fails only when the counter is full; then a signal is pending already.
-        drop(self.interrupt.write(1));
+        self.interrupt.signal();
     }
 
     fn signal_queue(&self, queue: usize) {
         if let Some(event) = self.queue_events.get(queue) {
-            // As above.
+            // Fails only when the counter is full; then a signal is pending already.
             drop(event.write(1));
         }
     }

@@ -29,8 +29,10 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, Error as Errno, IoEventAddress, Kvm, VcpuFd, VmFd};
 use std::os::fd::FromRawFd;
 use vm_memory::{GuestMemory, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap};
-use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+use crate::devices::virtio::offset::{INTERRUPT_ACK, QUEUE_NOTIFY};
+use crate::devices::virtio::registers::INTERRUPT_USED;
 use crate::memory;
 use crate::x86_64::{cpuid, layout, registers};
 
@@ -45,8 +47,6 @@ const NEEDED: [(Cap, &str); 6] = [
     (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT"),
     (Cap::GetTscKhz, "KVM_CAP_GET_TSC_KHZ"),
 ];
-/// Offset of `QueueNotify` in a virtio-mmio register page (VIRTIO 1.3, 4.2.2).
-const QUEUE_NOTIFY: u64 = 0x50;
 
 /// Why KVM could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +103,9 @@ pub enum KvmError {
     /// The guest runs virtual machines of its own.
     #[error("the guest has switched on virtual machines of its own, whose state can't be saved")]
     Nested,
+    /// No event descriptor could be made.
+    #[error("eventfd")]
+    Event(#[source] std::io::Error),
     /// An ioctl failed.
     #[error("{call}")]
     Ioctl {
@@ -319,13 +322,21 @@ pub fn noted_pages(vm: &VmFd, slots: &[u64]) -> Result<Vec<u64>, KvmError> {
 
 /// Connects a virtio-mmio device's notifications, one per queue. Comes last.
 ///
+/// Also takes the driver's acknowledgements away, for which a vCPU would have to leave KVM each time: the device does not
+/// need them. Its interrupt is an edge, and the driver, told again of buffers that it has seen, looks and finds none.
+///
 /// # Errors
 /// An ioctl's.
 pub fn connect_device(vm: &VmFd, index: u32, queues: &[EventFd]) -> Result<(), KvmError> {
     let base = layout::VIRTIO_MMIO_BASE + u64::from(index) * layout::VIRTIO_MMIO_STRIDE;
-    let notify = IoEventAddress::Mmio(base + QUEUE_NOTIFY);
-    for (queue, event) in (0u32..).zip(queues) {
-        vm.register_ioevent(event, &notify, queue).map_err(KvmError::ioctl("KVM_IOEVENTFD"))?;
+    let register = |event: &EventFd, offset: u64, value: u32| {
+        let address = IoEventAddress::Mmio(base + offset);
+        vm.register_ioevent(event, &address, value).map_err(KvmError::ioctl("KVM_IOEVENTFD"))
+    };
+    for (queue, event) in (0..).zip(queues) {
+        register(event, QUEUE_NOTIFY, queue)?;
     }
-    Ok(())
+    // Nobody reads it, and KVM keeps it.
+    let acknowledged = EventFd::new(EFD_NONBLOCK).map_err(KvmError::Event)?;
+    register(&acknowledged, INTERRUPT_ACK, INTERRUPT_USED)
 }

@@ -108,7 +108,11 @@ impl Bus {
     pub fn mmio_write(&self, address: u64, data: &[u8]) {
         Counters::add(&self.counters.mmio);
         if let Some((device, offset)) = self.device_at(address) {
-            device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data);
+            let lock = || device.lock().unwrap_or_else(PoisonError::into_inner);
+            let after = lock().write(offset, data);
+            if !after.run() {
+                lock().lost();
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod phases;
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use event_manager::{EventManager, EventOps, EventSet, Events, MutEventSubscriber, SubscriberOps};
@@ -18,6 +19,7 @@ use vmm_sys_util::timerfd::TimerFd;
 
 use crate::control::{Command, Event, Stats};
 use crate::control_socket::{self, ControlError, ControlSocket};
+use crate::devices::virtio::{Device, Transport};
 use crate::exit::{Exit, ExitCode};
 use crate::machine::{Machine, lock};
 use crate::vcpu::{Report, Wanted};
@@ -229,10 +231,8 @@ impl Loop {
     /// A machine whose files are gone can't go on.
     fn on_fs(&mut self, token: u32) {
         let Some(fs) = &self.machine.devices.fs else { return };
-        let mut fs = lock(fs);
-        fs.process(token);
-        let failure = fs.device().failure().map(str::to_owned);
-        drop(fs);
+        process(fs, token);
+        let failure = lock(fs).device().failure().map(str::to_owned);
         if let Some(failure) = failure {
             self.end(ExitCode::FilesGone, failure);
         }
@@ -289,6 +289,14 @@ impl Loop {
     }
 }
 
+/// Lets a device handle an event, and does what comes of it when nobody would wait for the device any more.
+fn process<D: Device>(device: &Arc<Mutex<Transport<D>>>, token: u32) {
+    let after = lock(device).deferring(|transport| transport.process(token));
+    if !after.run() {
+        lock(device).lost();
+    }
+}
+
 impl MutEventSubscriber for Loop {
     fn process(&mut self, events: Events, ops: &mut EventOps) {
         match events.data() {
@@ -302,13 +310,11 @@ impl MutEventSubscriber for Loop {
             // Events that were ready together with the one that paused.
             _ if !matches!(self.phase, Phase::Running) => {}
             token @ VSOCK..RNG => {
-                lock(&self.machine.devices.vsock).process(token - VSOCK);
+                process(&self.machine.devices.vsock, token - VSOCK);
                 self.forward_vsock_events();
             }
-            token @ RNG..BALLOON => lock(&self.machine.devices.rng).process(token - RNG),
-            token @ BALLOON..FS => {
-                lock(&self.machine.devices.balloon).process(token - BALLOON);
-            }
+            token @ RNG..BALLOON => process(&self.machine.devices.rng, token - RNG),
+            token @ BALLOON..FS => process(&self.machine.devices.balloon, token - BALLOON),
             token => self.on_fs(token - FS),
         }
     }

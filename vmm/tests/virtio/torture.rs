@@ -69,7 +69,7 @@ fn touch_registers<D: Device>(guest: &mut Guest<D>, random: &mut Random) {
         let value = random.pick(&[small, 0, 1, 3, 11, 15, 128, 79, u64::MAX]);
         let mut data = [0; 16];
         data[..8].copy_from_slice(&value.to_le_bytes());
-        MmioDevice::write(&mut guest.transport, at, &data[..width]);
+        let _sent = MmioDevice::write(&mut guest.transport, at, &data[..width]).run();
         MmioDevice::read(&mut guest.transport, at, &mut data[..width]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::os::fd::RawFd;
 
+use super::after::Messages;
 use super::fault::Fault;
 use super::queue::{self, Queue};
 
@@ -71,4 +72,10 @@ pub trait Device {
     /// # Errors
     /// Whose fault it is that the device can't go on.
     fn work(&mut self, cause: Cause) -> Result<Turn, Fault>;
+    /// Takes the messages that the last piece of work wants to be sent.
+    fn messages(&mut self) -> Option<Messages> {
+        None
+    }
+    /// Not all of them could be sent.
+    fn lost(&mut self) {}
 }

@@ -8,6 +8,8 @@
 
 pub mod transport;
 
+pub mod after;
+
 pub mod registers;
 
 pub mod offset;
@@ -34,18 +36,21 @@ pub mod vsock;
 
 pub mod sys;
 
+pub use after::{After, Interrupt};
 pub use balloon::Balloon;
 pub use device::Device;
 pub use fault::Fault;
 pub use fs::Fs;
 pub use rng::Rng;
-pub use transport::{Interrupt, Transport};
+pub use transport::Transport;
 pub use vsock::Vsock;
 
 /// A device's register page as the bus sees it: any offset, any width, from any vCPU thread.
 pub trait MmioDevice {
     /// A read; fills all of `data`.
     fn read(&mut self, offset: u64, data: &mut [u8]);
-    /// A write.
-    fn write(&mut self, offset: u64, data: &[u8]);
+    /// A write. What it leads to is for when the device's lock has been let go.
+    fn write(&mut self, offset: u64, data: &[u8]) -> After;
+    /// [`After::run`] said that messages could not be sent.
+    fn lost(&mut self);
 }

@@ -4,33 +4,20 @@
 //! [`Transport::process`], all under one lock that the caller holds. Each call does bounded work; a
 //! device that is not done signals the event of one of its own queues and goes on in a later turn.
 
-use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::MmioDevice;
+use super::after::{After, Interrupt, Messages};
 use super::device::{Cause, Device, Turn};
 use super::fault::{Fault, QueueFault};
 use super::queue::Queue;
 use super::registers::{Effect, INTERRUPT_USED, Phase, Registers};
 use super::saved::{DeviceState, StateFault};
-
-/// How a device interrupts its guest.
-pub trait Interrupt: Debug + Send {
-    /// Does so once; without effect when nobody can be interrupted any more.
-    fn signal(&self);
-}
-
-/// Without a VM: whoever plays the guest reads the event.
-impl Interrupt for EventFd {
-    fn signal(&self) {
-        // Fails only when the counter is full; then a signal is pending already.
-        drop(self.write(1));
-    }
-}
 
 /// A device with its registers.
 #[derive(Debug)]
@@ -38,7 +25,9 @@ pub struct Transport<D> {
     registers: Registers,
     device: D,
     memory: GuestMemoryMmap,
-    interrupt: Box<dyn Interrupt>,
+    interrupt: Arc<dyn Interrupt>,
+    /// While what the work leads to is put off.
+    after: Option<After>,
     queue_events: Vec<EventFd>,
     fault: Option<Fault>,
 }
@@ -57,8 +46,8 @@ impl<D: Device> Transport<D> {
         let events = facts.queue_sizes.iter().map(|_| EventFd::new(EFD_NONBLOCK));
         let queue_events = events.collect::<io::Result<_>>()?;
         let registers = Registers::new(facts);
-        let interrupt = Box::new(interrupt);
-        Ok(Self { registers, device, memory, interrupt, queue_events, fault: None })
+        let interrupt = Arc::new(interrupt);
+        Ok(Self { registers, device, memory, interrupt, after: None, queue_events, fault: None })
     }
 
     /// The transport as plain data, while neither vCPUs nor the event loop work on it.
@@ -108,6 +97,20 @@ impl<D: Device> Transport<D> {
             Effect::Notify(queue) if D::IS_PROMPT => self.work(Cause::Queue(queue)),
             Effect::Notify(queue) => self.signal_queue(queue),
         }
+    }
+
+    /// Does something, and puts off what it leads to until the lock on the transport has been let go.
+    pub fn deferring(&mut self, act: impl FnOnce(&mut Self)) -> After {
+        self.after = Some(After::default());
+        act(self);
+        self.after.take().unwrap_or_default()
+    }
+
+    /// [`After::run`] said that messages could not be sent.
+    pub fn lost(&mut self) {
+        self.device.lost();
+        // The event loop hears of it by that.
+        self.signal_queue(0);
     }
 
     /// One event for each queue: what a write of the queue's index to the register QueueNotify
@@ -181,7 +184,11 @@ impl<D: Device> Transport<D> {
 
     /// Lets the device work and does what its turn asks for.
     pub(super) fn work(&mut self, cause: Cause) {
-        match self.device.work(cause) {
+        let worked = self.device.work(cause);
+        if let Some(messages) = self.device.messages() {
+            self.send(messages);
+        }
+        match worked {
             Ok(Turn { interrupt, again }) => {
                 if interrupt {
                     self.interrupt(INTERRUPT_USED);
@@ -232,8 +239,20 @@ impl<D: Device> Transport<D> {
         self.signal_interrupt();
     }
 
-    fn signal_interrupt(&self) {
-        self.interrupt.signal();
+    fn signal_interrupt(&mut self) {
+        match &mut self.after {
+            Some(after) => after.interrupt = Some(Arc::clone(&self.interrupt)),
+            None => self.interrupt.signal(),
+        }
+    }
+
+    fn send(&mut self, new: Messages) {
+        match &mut self.after {
+            Some(After { messages: Some(messages), .. }) => messages.messages.extend(new.messages),
+            Some(after) => after.messages = Some(new),
+            None if new.send() => {}
+            None => self.lost(),
+        }
     }
 
     fn signal_queue(&self, queue: usize) {
@@ -249,7 +268,11 @@ impl<D: Device> MmioDevice for Transport<D> {
         Transport::read(self, offset, data);
     }
 
-    fn write(&mut self, offset: u64, data: &[u8]) {
-        Transport::write(self, offset, data);
+    fn write(&mut self, offset: u64, data: &[u8]) -> After {
+        self.deferring(|transport| transport.write(offset, data))
+    }
+
+    fn lost(&mut self) {
+        Transport::lost(self);
     }
 }

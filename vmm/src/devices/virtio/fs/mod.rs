@@ -11,9 +11,11 @@ mod slots;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 use vm_memory::VolatileSlice;
 
+use super::after::{MESSAGE_BYTES, Messages};
 use super::device::{Cause, Device, Facts, Turn};
 use super::fault::{Fault, QueueFault};
 use super::queue::{Chain, Queue};
@@ -33,9 +35,8 @@ const TAG_BYTES: usize = 36;
 const MIN_REQUEST: usize = 40;
 /// Requests that one turn takes: all slots once.
 const REQUESTS_PER_TURN: usize = crate::spec::SHARE_SLOTS as usize;
-/// Bytes of the messages to and from the file server: slot, length of the request, room for the reply;
-/// slot, length of the reply.
-const JOB_BYTES: usize = 12;
+/// Bytes of a message from the file server: slot, length of the reply. One to it has: slot, length of the request, room for
+/// the reply.
 const DONE_BYTES: usize = 8;
 
 /// The file system device.
@@ -43,7 +44,9 @@ const DONE_BYTES: usize = 8;
 pub struct Fs {
     queues: Vec<Queue>,
     slots: Slots,
-    server: OwnedFd,
+    server: Arc<OwnedFd>,
+    /// For the file server.
+    outbox: Vec<[u8; MESSAGE_BYTES]>,
     /// A queue has requests that found no slot.
     waiting: [bool; 2],
     /// It takes no further request.
@@ -61,8 +64,16 @@ impl Fs {
     pub fn new(area: File, server: OwnedFd) -> io::Result<Self> {
         let slots = Slots::new(area)?;
         let queues = Vec::new();
-        let waiting = [false; 2];
-        Ok(Self { queues, slots, server, waiting, held: false, failure: None, requests: 0 })
+        Ok(Self {
+            queues,
+            slots,
+            server: Arc::new(server),
+            outbox: Vec::new(),
+            waiting: [false; 2],
+            held: false,
+            failure: None,
+            requests: 0,
+        })
     }
 
     /// Why the file server can't be used any more, if that is so: the machine can't go on then.
@@ -129,16 +140,13 @@ impl Fs {
         let Some(taken) = self.slots.take(index, &request, chain) else { return Ok(()) };
         let Taken { slot, reply_bytes } = taken;
         let words = [slot, u32::try_from(bytes).unwrap_or(0), reply_bytes];
-        let mut job = [0; JOB_BYTES];
+        let mut job = [0; MESSAGE_BYTES];
         for (place, word) in job.chunks_exact_mut(4).zip(words) {
             place.copy_from_slice(&word.to_le_bytes());
         }
         self.requests = self.requests.saturating_add(1);
-        match sys::send(self.server.as_fd(), &[VolatileSlice::from(&mut job[..])]) {
-            Ok(JOB_BYTES) => Ok(()),
-            // There is room for a message about each slot.
-            _ => Err(self.fail("the file server takes no more requests")),
-        }
+        self.outbox.push(job);
+        Ok(())
     }
 
     /// Completes what the file server has done, then takes what waited for a slot. The queue whose turn
@@ -227,6 +235,18 @@ impl Device for Fs {
 
     fn is_at_rest(&self) -> bool {
         self.slots.all_free()
+    }
+
+    fn messages(&mut self) -> Option<Messages> {
+        let messages = std::mem::take(&mut self.outbox);
+        let socket = || Arc::clone(&self.server);
+        (!messages.is_empty()).then(|| Messages { socket: socket(), messages })
+    }
+
+    fn lost(&mut self) {
+        // There is room for a message about each slot.
+        let why = "the file server takes no more requests";
+        self.failure.get_or_insert_with(|| why.to_owned());
     }
 
     fn work(&mut self, cause: Cause) -> Result<Turn, Fault> {

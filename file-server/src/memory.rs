@@ -13,8 +13,10 @@ use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_NEXT, VRING_DESC_F_WRI
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT as _};
 use virtiofsd::descriptor_utils::{Reader, Writer};
+use vm_memory::bitmap::BS;
 use vm_memory::{
-    Bytes as _, FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion,
+    FileOffset, GuestAddress, GuestMemoryMmap, GuestMemoryRegion as _, GuestRegionMmap,
+    MemoryRegionAddress, MmapRegion, VolatileMemory as _, VolatileSlice,
 };
 
 use crate::control::Job;
@@ -22,6 +24,7 @@ use crate::limits::{MAX_PRIVATE_REQUEST, SLOT_BYTES, SLOTS};
 
 type Region = GuestRegionMmap<BitmapMmapRegion>;
 type Memory = GuestMemoryMmap<BitmapMmapRegion>;
+type Slice<'a> = VolatileSlice<'a, BS<'a, BitmapMmapRegion>>;
 
 /// The worker's own memory: descriptors, rings, the request's copy.
 const DESCRIPTORS: GuestAddress = GuestAddress(0x1000);
@@ -44,6 +47,10 @@ fn region(start: u64, mapping: MmapRegion<BitmapMmapRegion>) -> io::Result<Arc<R
 }
 
 impl Bounce {
+    fn slice(&self, place: u64, bytes: usize) -> io::Result<Slice<'_>> {
+        self.0.get_slice(MemoryRegionAddress(place), bytes).map_err(io::Error::other)
+    }
+
     /// Maps the slots.
     ///
     /// # Errors
@@ -102,7 +109,10 @@ impl Checked {
 /// One worker's.
 #[derive(Debug)]
 pub struct WorkerMemory {
+    /// The library's view: both of the following.
     memory: Memory,
+    own: Arc<Region>,
+    bounce: Bounce,
     queue: Queue,
     made: u16,
 }
@@ -114,14 +124,14 @@ impl WorkerMemory {
     /// The system refuses memory.
     pub fn new(bounce: &Bounce) -> io::Result<Self> {
         let own = region(0, MmapRegion::new(OWN_BYTES).map_err(io::Error::other)?)?;
-        let memory =
-            Memory::from_arc_regions(vec![own, Arc::clone(&bounce.0)]).map_err(io::Error::other)?;
+        let memory = Memory::from_arc_regions(vec![Arc::clone(&own), Arc::clone(&bounce.0)])
+            .map_err(io::Error::other)?;
         let mut queue = Queue::new(QUEUE_SIZE).map_err(io::Error::other)?;
         queue.try_set_desc_table_address(DESCRIPTORS).map_err(io::Error::other)?;
         queue.try_set_avail_ring_address(AVAILABLE).map_err(io::Error::other)?;
         queue.try_set_used_ring_address(USED).map_err(io::Error::other)?;
         queue.set_ready(true);
-        Ok(Self { memory, queue, made: 0 })
+        Ok(Self { memory, own, bounce: bounce.clone(), queue, made: 0 })
     }
 
     /// Copies the first bytes of a job's request, up to the length of `copy`.
@@ -129,7 +139,9 @@ impl WorkerMemory {
     /// # Errors
     /// Never with a checked job.
     pub fn copy(&self, job: Checked, copy: &mut [u8]) -> io::Result<()> {
-        self.memory.read_slice(copy, GuestAddress(job.slot)).map_err(io::Error::other)
+        let slot = self.bounce.slice(job.slot - SHARED, copy.len())?;
+        slot.copy_to(copy);
+        Ok(())
     }
 
     /// Writes a whole reply.
@@ -137,7 +149,8 @@ impl WorkerMemory {
     /// # Errors
     /// Never with a checked job and a reply of at most its bytes.
     pub fn reply(&self, job: Checked, reply: &[u8]) -> io::Result<()> {
-        self.memory.write_slice(reply, GuestAddress(job.slot)).map_err(io::Error::other)
+        self.bounce.slice(job.slot - SHARED, reply.len())?.copy_from(reply);
+        Ok(())
     }
 
     /// The request as the library reads it: `head`, and what follows it in the slot.
@@ -145,7 +158,10 @@ impl WorkerMemory {
     /// # Errors
     /// Never with a checked job.
     pub fn chain(&mut self, job: Checked, head: &[u8]) -> io::Result<(Reader<'_>, Writer<'_>)> {
-        self.memory.write_slice(head, GuestAddress(REQUEST)).map_err(io::Error::other)?;
+        let own =
+            self.own.get_slice(MemoryRegionAddress(0), OWN_BYTES).map_err(io::Error::other)?;
+        let at = |address: u64| usize::try_from(address).map_err(io::Error::other);
+        own.offset(at(REQUEST)?).map_err(io::Error::other)?.copy_from(head);
         let rest = job.request.saturating_sub(head.len());
         let data = job.slot + u64::try_from(head.len()).unwrap_or(0);
         let write = VRING_DESC_F_WRITE;
@@ -157,15 +173,15 @@ impl WorkerMemory {
             let length = u32::try_from(*length).map_err(io::Error::other)?;
             let flags = u16::try_from(flags).map_err(io::Error::other)?;
             let descriptor = Descriptor::new(*address, length, flags, index + 1);
-            let place = GuestAddress(DESCRIPTORS.0 + u64::from(index) * 16);
-            self.memory.write_obj(descriptor, place).map_err(io::Error::other)?;
+            let place = at(DESCRIPTORS.0 + u64::from(index) * 16)?;
+            own.get_ref(place).map_err(io::Error::other)?.store(descriptor);
         }
         // The ring: flags, index, then heads; the only head is descriptor 0.
-        let head_place = GuestAddress(AVAILABLE.0 + 4 + 2 * u64::from(self.made % QUEUE_SIZE));
-        self.memory.write_obj(0_u16, head_place).map_err(io::Error::other)?;
+        let head_place = at(AVAILABLE.0 + 4 + 2 * u64::from(self.made % QUEUE_SIZE))?;
+        own.get_ref(head_place).map_err(io::Error::other)?.store(0_u16);
         self.made = self.made.wrapping_add(1);
-        let index_place = GuestAddress(AVAILABLE.0 + 2);
-        self.memory.write_obj(self.made, index_place).map_err(io::Error::other)?;
+        let index_place = at(AVAILABLE.0 + 2)?;
+        own.get_ref(index_place).map_err(io::Error::other)?.store(self.made);
         let chain = self.queue.pop_descriptor_chain(&self.memory);
         let chain = chain.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         let reader = Reader::new(&self.memory, chain.clone()).map_err(io::Error::other)?;

@@ -14,7 +14,7 @@ use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{QueueOwnedT, QueueT};
 use vm_memory::{
     Address, Bytes, GuestAddress, GuestMemory, GuestMemoryMmap, GuestMemoryRegion,
-    GuestRegionMmap as Region, MemoryRegionAddress, VolatileSlice,
+    GuestRegionMmap as Region, MemoryRegionAddress, VolatileMemory as _, VolatileSlice,
 };
 
 use super::fault::QueueFault;
@@ -267,7 +267,7 @@ impl Queue {
             count += 1;
             let place = size_of::<Descriptor>() * usize::from(index);
             let descriptor: Descriptor =
-                table.read_obj(place).map_err(|_| QueueFault::DescriptorIndex { index })?;
+                table.get_ref(place).map_err(|_| QueueFault::DescriptorIndex { index })?.load();
             let segment = self.segment(&descriptor)?;
             bytes += segment.length;
             if bytes > self.max_chain_bytes {

@@ -333,7 +333,9 @@ fn a_team_on_the_disk_has_no_secret_and_a_fork_only_if_it_is_granted() {
     await_line(&bed, "bare", "said 403", 0);
     await_line(&bed, "t", &with, lines);
     let said = bed.call(&["logs", "bare"]).output().exits(0).text();
-    assert!(!said.contains("said 200"), "{said}");
+    // What it had been answered when it was forked, it may say after that; then its connection is gone.
+    let (before, after) = said.split_once("failed").unwrap();
+    assert!(before.matches("said 200").count() <= 1 && !after.contains("said 200"), "{said}");
     let _down = bed.call(&["down", "bare", "granted"]).output().exits(0);
     bed.down();
 }

@@ -122,17 +122,22 @@ pub fn run() -> Result<(), ProcessError> {
     serve(&control, &router, &searches)
 }
 
-/// Ends searches for files that take too long. By sleeping, and without a look at a clock: not every host has one that
-/// a process can read without a system call. The thread has a sender of its own, so it lasts as long as the process:
-/// its end would need calls that no thread may make.
+/// Ends searches for files that take too long; there is one at a time. By sleeping, and without a look at a clock: not every
+/// host has one that a process can read without a system call. The thread has a sender of its own, so it lasts as long as the
+/// process: its end would need calls that no thread may make.
 fn watch(begun: &Receiver<Arc<AtomicBool>>) {
-    while let Ok(search) = begun.recv() {
-        for _ in 0..SEARCH_SECONDS {
+    while let Ok(mut search) = begun.recv() {
+        let mut seconds = 0;
+        while seconds < SEARCH_SECONDS {
+            std::thread::sleep(Duration::from_secs(1));
+            seconds += 1;
+            if let Some(latest) = begun.try_iter().last() {
+                (search, seconds) = (latest, 0);
+            }
             // The other holder is who searches.
             if Arc::strong_count(&search) == 1 {
                 break;
             }
-            std::thread::sleep(Duration::from_secs(1));
         }
         search.store(true, Ordering::Relaxed);
     }

@@ -14,8 +14,9 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Of the threads, those that the tables tell apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,6 +52,8 @@ pub(crate) struct Injected {
 pub(crate) const fn result(place: u64) -> u64 {
     u64::MAX - place
 }
+/// How long a call may take to come; only a failing test ever waits for it.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// More results than any test names.
 const RESULTS: u64 = 64;
 
@@ -58,6 +61,9 @@ const RESULTS: u64 = 64;
 #[derive(Debug, Default)]
 struct Shared {
     injected: Mutex<Vec<Vec<Injected>>>,
+    seen: Mutex<BTreeSet<Seen>>,
+    /// Something was seen for the first time.
+    news: Condvar,
 }
 
 /// A program that is traced.
@@ -65,7 +71,7 @@ struct Shared {
 pub(crate) struct Traced {
     pid: i32,
     shared: Arc<Shared>,
-    thread: JoinHandle<(BTreeSet<Seen>, i32)>,
+    thread: JoinHandle<i32>,
 }
 
 impl Traced {
@@ -89,7 +95,7 @@ impl Traced {
             let status = tracer.follow();
             // Its end has been collected here.
             drop((child, command));
-            (tracer.seen, status)
+            status
         });
         Self { pid: pid.recv().expect("a process"), shared, thread }
     }
@@ -109,6 +115,16 @@ impl Traced {
         self.shared.injected.lock().expect("the tracer").is_empty()
     }
 
+    /// Waits for a confined thread to make this call.
+    pub(crate) fn await_call(&self, number: i64) {
+        let seen = self.shared.seen.lock().expect("the tracer");
+        let missing = |seen: &mut BTreeSet<Seen>| {
+            !seen.iter().any(|seen| seen.confined && seen.number == number.cast_unsigned())
+        };
+        let waited = self.shared.news.wait_timeout_while(seen, PATIENCE, missing);
+        assert!(!waited.expect("the tracer").1.timed_out(), "call {number} does not come");
+    }
+
     /// Sets a resource limit of it.
     pub(crate) fn limit(&self, resource: u32, limit: libc::rlimit) {
         // SAFETY: a live structure; nothing is written back.
@@ -119,7 +135,8 @@ impl Traced {
 
     /// Waits for its end: what was called, and the status as `waitpid` tells it.
     pub(crate) fn finish(self) -> (BTreeSet<Seen>, i32) {
-        self.thread.join().expect("the tracer")
+        let status = self.thread.join().expect("the tracer");
+        (std::mem::take(&mut self.shared.seen.lock().expect("the tracer")), status)
     }
 }
 
@@ -161,7 +178,6 @@ struct Thread {
 struct Tracer<'a> {
     pid: i32,
     threads: BTreeMap<i32, Thread>,
-    seen: BTreeSet<Seen>,
     shared: &'a Shared,
 }
 
@@ -179,7 +195,7 @@ impl<'a> Tracer<'a> {
             libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL;
         let options = u64::from(options.unsigned_abs());
         request(libc::PTRACE_SETOPTIONS, pid, 0, options).expect("options");
-        let mut tracer = Self { pid, threads: BTreeMap::new(), seen: BTreeSet::new(), shared };
+        let mut tracer = Self { pid, threads: BTreeMap::new(), shared };
         tracer.threads.insert(pid, Thread::new(Kind::Main));
         tracer.hide_fast_clock();
         request(libc::PTRACE_SYSCALL, pid, 0, 0).expect("it goes on");
@@ -278,7 +294,10 @@ impl<'a> Tracer<'a> {
             of.call = Some((entry.nr, entry.args));
             let arguments = entry.args.map(low);
             let (kind, confined) = (of.kind, of.confined);
-            self.seen.insert(Seen { kind, confined, number: entry.nr, arguments });
+            let seen = Seen { kind, confined, number: entry.nr, arguments };
+            if self.shared.seen.lock().expect("the test").insert(seen) {
+                self.shared.news.notify_all();
+            }
             let by_path = entry.nr == libc::SYS_openat.cast_unsigned()
                 && arguments[0] == libc::AT_FDCWD.cast_unsigned();
             if by_path && confined {

@@ -99,7 +99,9 @@ fn a_closed_input_is_told_to_the_host() {
     streams.read_until("closed\n");
     let block = vec![0; 1 << 16];
     let error = (0..1000).find_map(|_| streams.stdin().write_all(&block).err()).unwrap();
-    assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    // The second, where the supervisor closed the stream with bytes in it that it had not read (unix(7)).
+    let broken = [std::io::ErrorKind::BrokenPipe, std::io::ErrorKind::ConnectionReset];
+    assert!(broken.contains(&error.kind()), "{error}");
 }
 
 /// Somebody who left the group, or got the descriptor from one in it, can't hold the streams.

@@ -18,6 +18,7 @@ mod guests;
 #[path = "../vmm_process/process.rs"]
 mod process;
 
+#[expect(dead_code, reason = "what other tests need")]
 #[path = "../../../tests/tracer/mod.rs"]
 mod tracer;
 

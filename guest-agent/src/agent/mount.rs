@@ -20,6 +20,9 @@ const PLAIN: ResolveFlags =
 
 const PLACE: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
+/// How often a path is tried that somebody's renaming makes unsure: each takes microseconds.
+const MAX_TRIES: u32 = 1000;
+
 /// A new file system that is mounted nowhere yet; an option without a value is a flag.
 pub(super) fn file_system(
     kind: &str,
@@ -85,7 +88,15 @@ pub(super) fn directory(path: impl rustix::path::Arg) -> Result<OwnedFd> {
 
 /// What lies at a path within a root, whatever links there are.
 pub(super) fn within(root: impl AsFd, path: &[u8]) -> Result<OwnedFd> {
-    rustix::fs::openat2(root, path, PLACE, Mode::empty(), WITHIN)
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match rustix::fs::openat2(&root, path, PLACE, Mode::empty(), WITHIN) {
+            // Of a path with `..` in it, or in a link: something was renamed or mounted meanwhile, anywhere (openat2(2)).
+            Err(Errno::AGAIN) if tries < MAX_TRIES => {}
+            result => return result,
+        }
+    }
 }
 
 /// A directory of the image itself, right below its root, made if it is missing. A link would lead
@@ -172,4 +183,38 @@ pub(super) fn find_or_make(
 pub(super) fn make_directory(parent: impl AsFd, name: &CStr, mode: u32) -> Result<OwnedFd> {
     rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode))?;
     below(parent, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{File, rename};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::{within, *};
+
+    #[test]
+    fn a_place_is_found_whatever_is_renamed_meanwhile() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        std::fs::create_dir(folder.path().join("sub")).unwrap();
+        File::create(&one).unwrap();
+        let root = File::open(folder.path()).unwrap();
+        let path = b"/sub/../sub/../sub/../sub/..";
+        let ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    rename(&one, &other).unwrap();
+                    rename(&other, &one).unwrap();
+                }
+            });
+            let alone = || rustix::fs::openat2(&root, &path[..], PLACE, Mode::empty(), WITHIN);
+            let has_failed = (0..100_000).any(|_| matches!(alone(), Err(Errno::AGAIN)));
+            let found = (0..1000).all(|_| within(&root, path).is_ok());
+            ended.store(true, Ordering::Relaxed);
+            assert!(has_failed, "nobody was in the way");
+            assert!(found);
+        });
+    }
 }

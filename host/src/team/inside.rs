@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self as sys, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
 
 use super::mounts::open::real_path;
 use crate::egress::limits::MAX_CERTIFICATES_FILE;
@@ -13,6 +14,9 @@ use crate::images::files::read_bounded;
 
 /// Links are followed as in a container: an absolute one begins at the root.
 const INSIDE: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+/// How often a path is tried that somebody's renaming makes unsure: each takes microseconds.
+const MAX_TRIES: u32 = 1000;
 
 /// What is at a path of a root.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +31,7 @@ pub(super) struct Found {
 pub(super) fn read_inside(root: &OwnedFd, path: &str, most: u64) -> io::Result<Vec<u8>> {
     // Not to wait for the writer of a FIFO.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = File::from(sys::openat2(root, path, flags, Mode::empty(), INSIDE)?);
+    let file = File::from(open(root, path, flags)?);
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }
@@ -37,11 +41,23 @@ pub(super) fn read_inside(root: &OwnedFd, path: &str, most: u64) -> io::Result<V
 /// What is at a path, if anything is.
 pub(super) fn find_inside(root: &OwnedFd, path: &str) -> Option<Found> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let found = sys::openat2(root, path, flags, Mode::empty(), INSIDE).ok()?;
+    let found = open(root, path, flags).ok()?;
     let kind = FileType::from_raw_mode(sys::fstat(&found).ok()?.st_mode);
     let real = real_path(&found).ok()?;
     let below = real.strip_prefix(real_path(root).ok()?).ok()?;
     Some(Found { kind, path: Path::new("/").join(below) })
+}
+
+fn open(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match sys::openat2(root, path, flags, Mode::empty(), INSIDE) {
+            // Of a path with `..` in it, or in a link: something was renamed or mounted meanwhile, anywhere (openat2(2)).
+            Err(Errno::AGAIN) if tries < MAX_TRIES => {}
+            result => return result,
+        }
+    }
 }
 
 /// Where programs look for the list of certificate authorities: those of Debian and Alpine, of Red Hat, and of the
@@ -113,6 +129,30 @@ mod tests {
         assert_eq!(java_stores_of(&root(), Some("/usr/lib/jvm/x")), [debians]);
         let own = java_stores_of(&root(), Some("/own/"));
         assert_eq!(own, [debians, "/own/jre/lib/security/cacerts"]);
+    }
+
+    #[test]
+    fn a_file_is_found_whatever_is_renamed_meanwhile() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| folder.path().join(name));
+        fs::create_dir(folder.path().join("sub")).unwrap();
+        fs::write(folder.path().join("file"), "found").unwrap();
+        fs::write(&one, "").unwrap();
+        let root = OwnedFd::from(File::open(folder.path()).unwrap());
+        let ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(Ordering::Relaxed) {
+                    fs::rename(&one, &other).unwrap();
+                    fs::rename(&other, &one).unwrap();
+                }
+            });
+            let read = || read_inside(&root, "/sub/../sub/../sub/../file", 100);
+            let found = (0..1000).all(|_| read().is_ok_and(|bytes| bytes == b"found"));
+            ended.store(true, Ordering::Relaxed);
+            assert!(found);
+        });
     }
 
     #[test]

@@ -51,7 +51,11 @@ struct Still {
 /// # Errors
 /// Why not, for people; the team goes on then, or is paused as it was.
 pub(super) async fn suspend(team: &Rc<Team>, end_commands: bool) -> Result<(), String> {
-    let _held = pause::hold(team).await?;
+    let _held = match pause::hold(team).await {
+        // Another has had it done meanwhile.
+        Err(_) if team.is_kept() => return Ok(()),
+        held => held?,
+    };
     let was_paused = team.machine.paused().is();
     refuse_visitors(team, end_commands)?;
     pause::go_on(team).await.map_err(|error| chain(&error))?;

@@ -46,8 +46,11 @@ pub(super) async fn again(team: &Rc<Team>) -> Result<(), String> {
 /// The team ends; for people.
 pub(super) async fn hold(team: &Team) -> Result<Held<'_>, String> {
     let closed = team.pauses.0.lock().await;
-    if closed.0 || team.is_kept() {
+    if closed.0 {
         return Err(format!("team {} ends", team.name));
+    }
+    if team.is_kept() {
+        return Err(format!("team {} has been suspended, and ends here", team.name));
     }
     Ok(Held(closed))
 }

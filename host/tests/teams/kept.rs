@@ -2,9 +2,10 @@
 //! processes, which say on their new outputs that they are there again.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -152,13 +153,10 @@ fn visitors_are_asked_about() {
     let bed = Bed::new();
     bed.up(&one(SLEEPER));
     for is_paused in [false, true] {
-        let mut visitor = bed.start(&["exec", "t/a", "--", "sleep", "1000"]);
-        bed.await_that("it visits", |bed| {
-            bed.run(&["suspend", "t"]).status.code() == Some(125) || {
-                bed.ok(&["resume", "t"]);
-                false
-            }
-        });
+        let visit = "echo here; exec sleep 1000";
+        let mut visitor = bed.start(&["exec", "t/a", "--", "sh", "-c", visit]);
+        let mut word = [0; 5];
+        visitor.stdout.as_mut().unwrap().read_exact(&mut word).unwrap();
         if is_paused {
             bed.ok(&["pause", "t"]);
         }
@@ -167,6 +165,27 @@ fn visitors_are_asked_about() {
         assert_eq!(status(&bed, "t"), if is_paused { "paused" } else { "running" });
         bed.ok(&["suspend", "--end-commands", "t"]);
         assert!(!visitor.wait().unwrap().success());
+        bed.ok(&["resume", "t"]);
+    }
+    bed.ok(&["down", "t"]);
+    bed.assert_nothing_left();
+}
+
+#[test]
+fn all_who_have_a_team_suspended_are_told_that_it_is() {
+    let bed = Bed::new();
+    bed.up(&one(SLEEPER));
+    for _ in 0..5 {
+        // At all moments of the first.
+        let commands = [(); 20].map(|()| {
+            std::thread::sleep(Duration::from_millis(2));
+            bed.start(&["suspend", "t"])
+        });
+        for command in commands {
+            let output = command.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        assert_eq!(status(&bed, "t"), "suspended");
         bed.ok(&["resume", "t"]);
     }
     bed.ok(&["down", "t"]);

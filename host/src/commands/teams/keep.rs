@@ -37,16 +37,23 @@ fn put_on_disk(arguments: &SuspendArgs) -> Result<(), TeamError> {
     if true_status(&state, &row)? == TeamStatus::Suspended {
         return Ok(());
     }
-    check_alive(&state, team, None)?;
-    runtime()?.block_on(async {
-        let call = Call::Suspend { end_commands: arguments.end_commands };
-        let mut connection = Connection::call(&state, team, &call).await?;
-        match connection.reply().await {
-            Ok(Reply::Refused { words }) => Err(TeamError::Refused(words)),
-            // Its end is the answer, however that comes.
-            _ => Ok(()),
-        }
-    })?;
+    let asked = check_alive(&state, team, None).and_then(|_| {
+        runtime()?.block_on(async {
+            let call = Call::Suspend { end_commands: arguments.end_commands };
+            let mut connection = Connection::call(&state, team, &call).await?;
+            match connection.reply().await {
+                Ok(Reply::Refused { words }) => Err(TeamError::Refused(words)),
+                // Its end is the answer, however that comes.
+                _ => Ok(()),
+            }
+        })
+    });
+    match asked {
+        // Somebody else may have begun it, and the team just ends by that.
+        Err(TeamError::Channel(_) | TeamError::Suspended(_))
+            if saved::is_there(&state.team(team)) => {}
+        asked => asked?,
+    }
     state.await_end(team)?;
     match check(&state, team, None)?.status {
         TeamStatus::Suspended => Ok(()),

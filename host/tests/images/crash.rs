@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use cloister::images::store::Store;
 use serde_json::Value;
 
 use super::bed::{Bed, Parts, layer, text, tool};
@@ -110,6 +112,24 @@ fn a_kill_at_any_point_of_a_removal_leaves_nothing_or_all() {
         }
     }
     assert!(kills > 10, "only {kills} points");
+}
+
+#[test]
+fn all_who_make_a_store_at_the_same_time_have_it() {
+    let place = tempfile::tempdir().unwrap();
+    for round in 0..300 {
+        let path = place.path().join(format!("{round}/store"));
+        std::thread::scope(|scope| {
+            // At all moments of the first.
+            for number in 0..16 {
+                let path = &path;
+                scope.spawn(move || {
+                    std::thread::sleep(Duration::from_micros(50 * number));
+                    Store::open(path).unwrap();
+                });
+            }
+        });
+    }
 }
 
 #[test]

@@ -173,15 +173,16 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let io =
             |what| move |source: io::Error| StoreError::Io { what, path: path.to_owned(), source };
-        let new = !path.exists();
-        std::fs::create_dir_all(path).map_err(io("make the image store"))?;
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(io("make the image store"))?;
+        }
+        match sys::mkdir(path, Mode::from_raw_mode(PRIVATE)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(io("make the image store")(error.into())),
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = sys::open(path, flags, Mode::empty())
             .map_err(|error| io("open the image store")(error.into()))?;
-        if new {
-            sys::fchmod(&directory, Mode::from_raw_mode(PRIVATE))
-                .map_err(|error| io("make the image store")(error.into()))?;
-        }
         check_owner(path, &directory)?;
         check_version(path, &directory)?;
         let sub = |name: &str| -> Result<OwnedFd, StoreError> {
@@ -281,24 +282,41 @@ fn check_owner(path: &Path, directory: &OwnedFd) -> Result<(), StoreError> {
 
 /// Makes the file that says what this is, in an empty directory, or reads it.
 fn check_version(path: &Path, directory: &OwnedFd) -> Result<(), StoreError> {
-    let io = |source: io::Error| StoreError::Io {
-        what: "open the image store",
-        path: path.to_owned(),
-        source,
-    };
-    match files::read_at(directory, "version", VERSION.len() as u64 + 1) {
-        Ok(bytes) if bytes == VERSION.as_bytes() => return Ok(()),
-        Ok(_) => return Err(StoreError::Version(path.to_owned())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(io(error)),
+    if has_version(path, directory)? {
+        return Ok(());
     }
-    // Another command may be making the store at this moment.
+    // One at a time: another command may be making the store at this moment.
+    let io = making(path);
+    files::lock(directory, true).map_err(|error| io(error.into()))?;
+    let made = make_version(path, directory);
+    sys::flock(directory, FlockOperation::Unlock).map_err(|error| io(error.into()))?;
+    made
+}
+
+fn has_version(path: &Path, directory: &OwnedFd) -> Result<bool, StoreError> {
+    match files::read_at(directory, "version", VERSION.len() as u64 + 1) {
+        Ok(bytes) if bytes == VERSION.as_bytes() => Ok(true),
+        Ok(_) => Err(StoreError::Version(path.to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(making(path)(error)),
+    }
+}
+
+fn make_version(path: &Path, directory: &OwnedFd) -> Result<(), StoreError> {
+    if has_version(path, directory)? {
+        return Ok(());
+    }
+    // What a killed command left of the file itself is in nobody's way.
     let strange = super::archive::tree::list(directory.as_fd())
-        .map_err(io)?
+        .map_err(making(path))?
         .into_iter()
         .any(|name| !name.starts_with(b"version"));
     if strange {
         return Err(StoreError::Version(path.to_owned()));
     }
-    files::replace_at(directory, directory, "version", VERSION.as_bytes()).map_err(io)
+    files::replace_at(directory, directory, "version", VERSION.as_bytes()).map_err(making(path))
+}
+
+fn making(path: &Path) -> impl Fn(io::Error) -> StoreError {
+    |source| StoreError::Io { what: "open the image store", path: path.to_owned(), source }
 }

@@ -52,16 +52,43 @@ impl Drop for Mounted {
     }
 }
 
-/// A file system whose server does not answer; it ends with this.
-fn mute(bed: &Bed) -> (OwnedFd, Mounted) {
-    let place = bed.directory().join("mute");
-    std::fs::create_dir(&place).unwrap();
-    let flags = OFlags::RDWR | OFlags::CLOEXEC;
-    let server = rustix::fs::open("/dev/fuse", flags, Mode::empty()).unwrap();
-    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
-    let options = CString::new(options).unwrap();
-    rustix::mount::mount("mute", &place, "fuse", MountFlags::empty(), &*options).unwrap();
-    (server, Mounted(place))
+/// A file system whose server answers nothing but the kernel's greeting.
+struct Mute {
+    server: OwnedFd,
+    place: Mounted,
+}
+
+impl Mute {
+    fn mount(bed: &Bed) -> Self {
+        let place = bed.directory().join("mute");
+        std::fs::create_dir(&place).unwrap();
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let server = rustix::fs::open("/dev/fuse", flags, Mode::empty()).unwrap();
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+        let options = CString::new(options).unwrap();
+        rustix::mount::mount("mute", &place, "fuse", MountFlags::empty(), &*options).unwrap();
+        let mute = Self { server, place: Mounted(place) };
+        // To FUSE_INIT: length, no error, its number; version 7.31, and nothing that needs more.
+        let greeting = mute.hear();
+        let words = [7_u32, 31].map(u32::to_le_bytes).concat();
+        let answer = [&[80, 0, 0, 0, 0, 0, 0, 0], &greeting[8..16], &words, &[0; 56]].concat();
+        assert_eq!(rustix::io::write(&mute.server, &answer).unwrap(), answer.len());
+        mute
+    }
+
+    /// The next request: somebody waits for its answer from then on.
+    fn hear(&self) -> Vec<u8> {
+        // The least that the kernel takes.
+        let mut request = vec![0; 8192];
+        let length = rustix::io::read(&self.server, &mut request).unwrap();
+        request.truncate(length);
+        request
+    }
+
+    /// All requests have answers then: errors. By force, since what other tests have forked has copies of the descriptor.
+    fn end(&self) {
+        let _busy = rustix::mount::unmount(&self.place.0, UnmountFlags::FORCE);
+    }
 }
 
 /// Command 100 of the machine, agent 1 with a command, and what is left of a command that has put it out of its
@@ -172,15 +199,14 @@ fn what_can_not_be_thawed_ends_the_machine() {
 fn who_waits_for_a_file_is_waited_for() {
     let mut bed = Bed::start();
     let file = bed.directory().join("file");
-    let (server, mute) = mute(&bed);
-    let script = format!("ls {}; {}", mute.0.display(), grow(&file));
+    let mute = Mute::mount(&bed);
+    let script = format!("ls {}; {}", mute.place.0.display(), grow(&file));
     drop(start(&mut bed, 1, &script));
-    std::thread::sleep(WHILE);
+    mute.hear();
     detach(&mut bed, &[1]);
     std::thread::sleep(WHILE);
     assert!(bed.is_silent());
-    // All its requests have answers then: errors.
-    drop(server);
+    mute.end();
     assert_eq!(bed.event(), HOLDS);
     assert_stand(std::slice::from_ref(&file));
     let _streams = bed.attach(&[1]);
@@ -191,8 +217,9 @@ fn who_waits_for_a_file_is_waited_for() {
 fn who_waits_too_long_keeps_all_running_and_attached() {
     let mut bed = Bed::start();
     let file = bed.directory().join("file");
-    let (server, mute) = mute(&bed);
-    let _waiting = start(&mut bed, 1, &format!("ls {}", mute.0.display()));
+    let mute = Mute::mount(&bed);
+    let _waiting = start(&mut bed, 1, &format!("ls {}", mute.place.0.display()));
+    mute.hear();
     let script = format!("echo one; {} & read line; echo two; wait", grow(&file));
     let mut streams = start(&mut bed, 2, "sleep 0.3; echo one; sleep 1000");
     let exec = bed.shell(3, &script);
@@ -208,7 +235,7 @@ fn who_waits_too_long_keeps_all_running_and_attached() {
     assert_eq!(other.read_until("two\n"), "two\n");
     assert_eq!(streams.read_until("one\n"), "one\n");
     assert_grow(&[file]);
-    drop(server);
+    mute.end();
     assert_eq!(bed.exited(1), ExitStatus::Code(2));
     detach(&mut bed, &[2]);
     streams.read_all();

@@ -232,6 +232,10 @@ impl Command {
         let (Some(listener), Some(entrance)) = (&self.listener, &self.entrance) else { return };
         let (denied, more) = agent::answer(listener, entrance);
         self.unfinished |= more;
+        if !denied.is_empty() {
+            // What was answered before it may be the program itself, and that has begun is told first.
+            self.read_report(around);
+        }
         let Place::Agent { agent, .. } = self.place else { return };
         if let Some(agent) = around.agents.get_mut(&agent) {
             for path in denied {

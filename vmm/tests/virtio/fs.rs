@@ -101,6 +101,34 @@ fn ask(guest: &mut Guest<Fs>, queue: usize, pieces: &[Piece]) -> u16 {
 }
 
 #[test]
+fn memory_that_is_named_twice_does_no_harm() {
+    let (mut guest, server) = bed();
+    let request: Vec<u8> = (0..60).collect();
+    guest.memory.write_slice(&request, GuestAddress(BUFFERS)).unwrap();
+    // The request twice, the second time from its middle; the reply over it, over itself, and twice into one place.
+    let pieces = [
+        readable(BUFFERS, 60),
+        readable(BUFFERS + 20, 40),
+        writable(BUFFERS + 30, 8),
+        writable(BUFFERS + 34, 8),
+        writable(BUFFERS + 30, 8),
+    ];
+    ask(&mut guest, REQUESTS, &pieces);
+    let job = server.job().unwrap();
+    assert_eq!(server.request(job), [&request, &request[20..60]].concat());
+    assert_eq!(job[2], 24);
+    let reply: Vec<u8> = (100..124).collect();
+    server.done(job[0], &reply);
+    guest.run(100);
+    assert_eq!(guest.rings[REQUESTS].take_used(&guest.memory).map(|(_, bytes)| bytes), Some(24));
+    let mut memory = [0; 60];
+    guest.memory.read_slice(&mut memory, GuestAddress(BUFFERS)).unwrap();
+    let after = [&request[..30], &reply[16..24], &reply[12..16], &request[42..]].concat();
+    assert_eq!(memory, *after);
+    assert_eq!(guest.transport.phase(), Phase::DriverOk);
+}
+
+#[test]
 fn who_notifies_hands_the_request_over_itself() {
     let (mut guest, server) = bed();
     // Pages from the last to the first: none follows the one before.

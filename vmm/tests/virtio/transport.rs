@@ -155,7 +155,7 @@ fn every_bad_chain_is_the_guests_fault() {
     let far = 1 << 40;
     // Descriptors from index 0 on: address, length, flags, next.
     type Raw = (u64, u32, u16, u16);
-    let cases: [(&[Raw], QueueFault); 11] = [
+    let cases: [(&[Raw], QueueFault); 10] = [
         (&[(BUFFERS, 0, WRITE, 0)], QueueFault::ZeroLength),
         (&[(BUFFERS, 8, WRITE | NEXT, 0)], QueueFault::Loop),
         (&[(BUFFERS, 8, WRITE | NEXT, 1), (BUFFERS + 8, 8, WRITE | NEXT, 0)], QueueFault::Loop),
@@ -172,7 +172,6 @@ fn every_bad_chain_is_the_guests_fault() {
         ),
         (&[(BUFFERS, MAX_CHAIN_BYTES + 1, WRITE, 0)], QueueFault::ChainBytes),
         (&[(BUFFERS, 8, WRITE | NEXT, 1), (BUFFERS + 8, 8, 0, 0)], QueueFault::Direction),
-        (&[(BUFFERS, 8, WRITE | NEXT, 1), (BUFFERS + 7, 8, WRITE, 0)], QueueFault::Overlap),
     ];
     let mut guest = Guest::new(Rng::new().unwrap());
     for (descriptors, expected) in cases {

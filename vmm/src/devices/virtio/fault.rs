@@ -68,9 +68,6 @@ pub enum QueueFault {
     /// A device-readable descriptor after a device-writable one, or a kind that the queue never has.
     #[error("a descriptor has the wrong direction")]
     Direction,
-    /// Memory that the device is to write is named twice in the chain.
-    #[error("descriptors overlap")]
-    Overlap,
     /// The chain can't hold what the queue's protocol puts there.
     #[error("the buffer is too small")]
     TooSmall,

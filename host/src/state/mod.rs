@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! state.db                what was started, and how it went
+//! teams.lock              held while directories of teams come or go
 //! teams/NAME/lock         held by the team's warden as long as it lives, and before by who starts it
 //! teams/NAME/control      the warden's socket
 //! teams/NAME/logs/        what the agents wrote, and what happened to them
@@ -17,17 +18,18 @@ mod lock;
 
 pub mod rows;
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 pub use lock::TeamLock;
 
 /// Where a team's control socket is, in its directory.
 pub const CONTROL: &str = "control";
-/// How often a team's directory is made anew that others remove: each time somebody has to come between two calls.
-const LOCK_TRIES: u32 = 100;
 /// Only for its owner.
 const PRIVATE: u32 = 0o700;
 
@@ -85,11 +87,6 @@ pub enum StateError {
 }
 
 impl StateError {
-    /// Whether something is not there.
-    fn is_gone(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
-    }
-
     /// What a person can do about it.
     #[must_use]
     pub const fn remedy(&self) -> &'static str {
@@ -171,25 +168,11 @@ impl StateDir {
     /// # Errors
     /// The file system refuses.
     pub fn lock(&self, name: &str) -> Result<Option<TeamLock>, StateError> {
+        // Nobody sweeps what is made here before its lock is held.
+        let _stay = self.have_teams(FlockOperation::LockShared)?;
+        self.make_team(name)?;
         let path = self.lock_path(name);
-        let mut tries = 0;
-        loop {
-            let gone = match self.make_team(name) {
-                Ok(()) => match TeamLock::take(&path) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                        wrap("lock", &path)(error)
-                    }
-                    taken => return taken.map_err(wrap("lock", &path)),
-                },
-                Err(error) if error.is_gone() => error,
-                Err(error) => return Err(error),
-            };
-            // Removed in between: by who sweeps, or by the last command that had a team of this name.
-            tries += 1;
-            if tries == LOCK_TRIES {
-                return Err(gone);
-            }
-        }
+        TeamLock::take(&path).map_err(wrap("lock", &path))
     }
 
     /// Whether a team has a warden, or is about to have one.
@@ -231,6 +214,7 @@ impl StateDir {
         let db = db::Db::open(self)?;
         let is_unknown = |name: &str| matches!(db.team(name), Err(StateError::NoTeam(_)));
         for name in names.iter().filter(|name| is_unknown(name)) {
+            let _alone = self.have_teams(FlockOperation::LockExclusive)?;
             let path = self.lock_path(name);
             let lock = match TeamLock::take(&path) {
                 // Another command was faster.
@@ -238,8 +222,8 @@ impl StateDir {
                 taken => taken.map_err(wrap("lock", &path))?,
             };
             // Whoever begins a team has the lock before it is in the list: now it is certain.
-            if let Some(lock) = lock.filter(|_| is_unknown(name)) {
-                self.remove_team(name, &lock)?;
+            if lock.is_some() && is_unknown(name) {
+                self.remove_directory(name)?;
                 removed.push(self.team(name));
             }
         }
@@ -255,12 +239,31 @@ impl StateDir {
     /// # Errors
     /// The file system refuses.
     pub fn remove_team(&self, name: &str, _lock: &TeamLock) -> Result<(), StateError> {
+        let _alone = self.have_teams(FlockOperation::LockExclusive)?;
+        self.remove_directory(name)
+    }
+
+    fn remove_directory(&self, name: &str) -> Result<(), StateError> {
         let path = self.team(name);
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(wrap("remove", &path)(error))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Has the directories of teams stay as they are, but for who makes one, or has them alone; while the file lives.
+    fn have_teams(&self, how: FlockOperation) -> Result<File, StateError> {
+        let path = self.path.join("teams.lock");
+        let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(&path);
+        let file = file.map_err(wrap("open", &path))?;
+        loop {
+            match rustix::fs::flock(&file, how) {
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(wrap("lock", &path)(error.into())),
+                Ok(()) => return Ok(file),
+            }
         }
     }
 }
@@ -289,6 +292,8 @@ fn wrap(what: &'static str, path: &Path) -> impl Fn(io::Error) -> StateError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -323,6 +328,30 @@ mod tests {
         assert!(!state.team("left").exists() && !state.team("torn").exists());
         drop(held);
         assert_eq!(state.sweep().unwrap(), [state.team("held")]);
+    }
+
+    #[test]
+    fn who_sweeps_is_not_in_the_way_of_who_begins_or_ends() {
+        const TIMES: usize = 1000;
+        let folder = tempfile::tempdir().unwrap();
+        let state = StateDir::open(Some(&folder.path().join("state"))).unwrap();
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !is_done.load(Ordering::Relaxed) {
+                        state.sweep().unwrap();
+                    }
+                });
+            }
+            let had = |round: &usize| match state.lock("a") {
+                Ok(Some(lock)) => round % 2 == 0 || state.remove_team("a", &lock).is_ok(),
+                _ => false,
+            };
+            let count = (0..TIMES).filter(had).count();
+            is_done.store(true, Ordering::Relaxed);
+            assert_eq!(count, TIMES);
+        });
     }
 
     #[test]

@@ -41,7 +41,8 @@ fn who_looks_at_a_team_does_not_disturb_its_start() {
         while up.try_wait().unwrap().is_none() {
             seen.extend(bed.ps()["teams"][0]["status"].as_str().map(str::to_owned));
         }
-        assert!(up.wait().unwrap().success(), "{}", bed.ps());
+        let up = up.wait_with_output().unwrap();
+        assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
         // There from the first word of it, and never without somebody who sees to it.
         seen.dedup();
         assert!(seen.len() <= 2 && seen.iter().all(|one| one == "starting" || one == "running"));

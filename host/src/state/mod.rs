@@ -336,16 +336,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let state = StateDir::open(Some(&folder.path().join("state"))).unwrap();
         let is_done = AtomicBool::new(false);
+        let sweep = || {
+            while !is_done.load(Ordering::Relaxed) {
+                state.sweep().unwrap();
+            }
+        };
         std::thread::scope(|scope| {
             for _ in 0..2 {
-                scope.spawn(|| {
-                    while !is_done.load(Ordering::Relaxed) {
-                        state.sweep().unwrap();
-                    }
-                });
+                scope.spawn(sweep);
             }
             let had = |round: &usize| match state.lock("a") {
-                Ok(Some(lock)) => round % 2 == 0 || state.remove_team("a", &lock).is_ok(),
+                Ok(Some(lock)) => round.is_multiple_of(2) || state.remove_team("a", &lock).is_ok(),
                 _ => false,
             };
             let count = (0..TIMES).filter(had).count();

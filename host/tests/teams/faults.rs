@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::bed::Bed;
@@ -124,6 +125,16 @@ fn processes(bed: &Bed) -> BTreeSet<i32> {
         .collect()
 }
 
+/// Of this installation's commands, the shell that starts them, and what it has made to become one.
+fn shells(bed: &Bed) -> BTreeSet<i32> {
+    let installed = bed.path("bin").to_string_lossy().into_owned();
+    let words = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let all = fs::read_dir("/proc").expect("/proc").flatten();
+    all.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok())
+        .filter(|pid| String::from_utf8_lossy(&words(pid)).contains(&installed))
+        .collect()
+}
+
 /// The life as one command, so that one tracer sees all of it.
 pub(crate) fn life(bed: &Bed, life: &str) -> Command {
     let cloister = bed.path("bin/cloister");
@@ -140,11 +151,34 @@ pub(crate) fn life(bed: &Bed, life: &str) -> Command {
 
 /// A process that was just born when its tracer let go would stand still for ever: tracing had stopped it.
 pub(crate) fn go_on(bed: &Bed, before: &BTreeSet<i32>) {
-    for process in processes(bed).difference(before) {
+    for process in processes(bed).union(&shells(bed)).filter(|one| !before.contains(*one)) {
         let process = rustix::process::Pid::from_raw(*process).expect("a process");
         // Gone meanwhile.
         rustix::process::kill_process(process, rustix::process::Signal::CONT).ok();
     }
+}
+
+/// Does something, while whatever stands still goes on: a stop that tracing left may come late, and then whoever is asked
+/// something would never answer.
+pub(crate) fn attended<T>(bed: &Bed, before: &BTreeSet<i32>, act: impl FnOnce() -> T) -> T {
+    struct Done<'a>(&'a AtomicBool);
+    impl Drop for Done<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let is_done = AtomicBool::new(false);
+    let attend = || {
+        while !is_done.load(Ordering::Relaxed) {
+            go_on(bed, before);
+            std::thread::sleep(LOOK);
+        }
+    };
+    std::thread::scope(|scope| {
+        let _done = Done(&is_done);
+        scope.spawn(attend);
+        act()
+    })
 }
 
 pub(crate) fn ends(bed: &Bed, mut child: Child, what: &str, before: &BTreeSet<i32>) {
@@ -212,7 +246,7 @@ fn every_process_is_killed_at_each_of_its_steps() {
         *kills.entry(role).or_default() += usize::from(followed.killed.is_some());
         let took = start.elapsed();
         let told = fs::read_to_string(bed.path(TOLD)).unwrap_or_default();
-        let mut said = told + &clean_up(&bed);
+        let mut said = told + &attended(&bed, &before.processes, || clean_up(&bed));
         let end = Instant::now() + SETTLING;
         loop {
             let left = Traces::of(&bed).since(&before);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bed::{Bed, one, one_with};
-use crate::faults::{Dice, LOOK, SETTLING, TOLD, Traces, ends, go_on, life};
+use crate::faults::{Dice, LOOK, SETTLING, TOLD, Traces, attended, ends, go_on, life};
 use crate::harness::text;
 use crate::kept::status;
 use crate::killer::{Point, Role, follow};
@@ -80,7 +80,8 @@ fn whoever_keeps_a_team_is_killed_at_each_of_its_steps() {
             assert!(Instant::now() < end, "{what}: {}: {told}", bed.ps());
             go_on(&bed, &before.processes);
         }
-        let stands = settle(&bed, &format!("{what}: {told}"));
+        let tell = format!("{what}: {told}");
+        let stands = attended(&bed, &before.processes, || settle(&bed, &tell));
         loop {
             let left = Traces::of(&bed).since(&before);
             if left.is_empty() {
